@@ -1,0 +1,63 @@
+/** Every bound of the gateway that a table does not set, in one place. Reaching one is a named error (`error.ts`). */
+export const limits = {
+  /** Request targets above this are 414 (RFC 9110 §15.5.15). */
+  targetBytesMax: 8_192,
+  /** All field lines of a request together; above it the parser answers 431. */
+  headerBytesMax: 16_384,
+  /** Field lines of a request; above it 431. */
+  headerCountMax: 100,
+  /** A client's request head must be complete by then; then 408. */
+  headTimeoutMs: 10_000,
+  /** A request body slower than this over `bodyRateWindowMs` is cut off. */
+  bodyBytesPerSecondMin: 500,
+  bodyRateWindowMs: 10_000,
+  /** An answer of which the client takes nothing for this long is cut off. */
+  clientStallMs: 60_000,
+  /** Idle connections of clients are kept this long. */
+  clientIdleMs: 65_000,
+  /** Requests on one connection; then it is closed. */
+  requestsPerConnectionMax: 10_000,
+  /** The default of a row's `bodyBytesMax`. */
+  bodyBytesMax: 1_048_576,
+  /** An unread body up to this is drained so that the connection can be kept; a longer one closes it. */
+  drainBytesMax: 65_536,
+  /** The default of an upstream's `connectTimeoutMs`. */
+  connectTimeoutMs: 2_000,
+  /** The default of a row's `proxy.readTimeoutMs`. */
+  readTimeoutMs: 60_000,
+  /** The default of a row's `proxy.idleMs`. */
+  websocketIdleMs: 3_600_000,
+  /** The head of an upstream's answer; above it 502. */
+  upstreamHeaderBytesMax: 65_536,
+  /** Informational answers (1xx) of one upstream answer; above it 502. */
+  informationalMax: 8,
+  /** A connection to an upstream that nobody uses is closed after this; below what origins keep (Node: 5 s). */
+  upstreamIdleMs: 4_000,
+  /** Connections to one server of an upstream. */
+  upstreamConnectionsMax: 1_024,
+  /** A token's text; above it 401. */
+  tokenBytesMax: 8_192,
+  /** Verified tokens that are remembered, per key. */
+  rememberedTokensMax: 10_000,
+  /** A key set's text; above it the fetch has failed. */
+  jwksBytesMax: 262_144,
+  /** Keys that are looked at in a key set. */
+  jwksKeysMax: 64,
+  jwksTimeoutMs: 5_000,
+  /** A key set is fetched again after this, and kept for `jwksStaleMs` when that fails; then tokens get 503. */
+  jwksFreshMs: 600_000,
+  jwksStaleMs: 3_600_000,
+  /** An unknown key id causes at most one fetch in this time. */
+  jwksCoolDownMs: 30_000,
+  /** Callers that are counted in this process; the least recently seen is forgotten first. */
+  limiterEntriesMax: 100_000,
+  /** A command to the shared limiter store; then the store counts as down. */
+  limiterTimeoutMs: 50,
+  /** A signature of an edge is good for this long before and after its time. */
+  edgeSignatureSkewMs: 60_000,
+  /** Files up to this are held in memory, all of them together up to `assetMemoryBytesMax`. */
+  assetBytesMax: 1_048_576,
+  assetMemoryBytesMax: 67_108_864,
+  /** Open requests may end for this long after a stop was asked for. */
+  drainMs: 30_000,
+} as const

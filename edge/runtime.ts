@@ -1,0 +1,75 @@
+import type { Address } from './address.ts'
+import type { Exchange, Fields, RawRequest } from './exchange.ts'
+import type { AnswerPlan, FilesPlan, Plan, ProxyPlan } from './plan.ts'
+
+/** What deciding needs to know of the world. `explain` and tests bring their own. */
+export interface Facts {
+  /** Who asks and over which scheme, through the declared chain of trusted hops. */
+  clientAddress(raw: RawRequest, fields: Fields): { address: Address; scheme: 'http' | 'https' }
+  /** Whether requests come here first (they are signed) or through the edge (signatures are checked). */
+  isEdge: boolean
+  /** Counts requests. */
+  limiter: Limiter
+  /** The text at a URL, at most `bytesMax` long, within `timeoutMs`; rejects otherwise. For key sets. */
+  fetchText(url: string, options: { timeoutMs: number; bytesMax: number }): Promise<string>
+  /** Milliseconds since the epoch. */
+  now(): number
+  /** Unique, unguessable, of visible ASCII. */
+  randomId(): string
+}
+
+/** Everything that differs between Node and Workers. `Io` is what a request came on, `Reply` what it is answered with. */
+export interface Runtime<Io, Reply> extends Facts {
+  /** Answers with what the plan says. */
+  answer(plan: AnswerPlan, io: Io): Reply
+  /** Passes the request on to an upstream and its answer back, as it comes. */
+  forward(plan: ProxyPlan, io: Io): Reply
+  /** Answers with a file. */
+  readAsset(plan: FilesPlan, io: Io): Reply
+  /** Keeps a piece of work alive that the answer does not wait for. */
+  defer(work: Promise<unknown>): void
+  /** Takes one line of JSON for the access log. */
+  log(line: string): void
+}
+
+/** How a request ended: every plan ends in exactly one of these. */
+export interface Outcome {
+  /** The status that was sent; 0 when the client was gone before. */
+  status: number
+  /** Bytes of the answer's body. */
+  bytes: number
+  /** 'done', or why the answer is not whole. */
+  end: 'done' | 'client_gone' | 'upstream_cut' | 'stalled'
+  /** Milliseconds from sending to the upstream until its head. */
+  upstreamMs?: number
+  /** The error code, when the gateway answered with an error. */
+  error?: string
+}
+
+export type Finish = (plan: Plan, outcome: Outcome) => void
+
+export interface Limiter {
+  /** Counts one request of `key` under `rule`, if it is allowed. Never rejects. */
+  take(rule: LimitRule, key: string): LimitVerdict | Promise<LimitVerdict>
+}
+
+export interface LimitRule {
+  /** Unique among all rules, stable across restarts: the counters' name in the shared store. */
+  id: string
+  requests: number
+  windowMs: number
+  /** Given: a token bucket of burst + 1; else a sliding window. */
+  burst: number | undefined
+  whenDown: 'local' | 'closed'
+}
+
+export interface LimitVerdict {
+  /** 'down': the shared store does not answer and the rule says 'closed'. */
+  outcome: 'allowed' | 'refused' | 'down'
+  /** How many more are allowed now; never negative. */
+  remaining: number
+  /** Milliseconds since the epoch: when one more (bucket) or the whole window is free again. */
+  resetAt: number
+}
+
+export type { Exchange }

@@ -1,0 +1,196 @@
+/**
+ * The vocabulary: what may stand in a table. A table is data; `compile.ts` checks it, everything below runs on what
+ * that made of it. Any text may name variables: '${NAME}' must be set, '${NAME:-default}' need not be.
+ */
+export interface Table {
+  /** Names the system in logs, metrics and errors: lower-case letters, digits and dashes. */
+  name: string
+  /** Groups of servers that rows proxy to, by name. */
+  upstreams?: Record<string, Upstream>
+  /** What verifies tokens, by name. */
+  keys?: Record<string, Key>
+  /** Sets of hosts with their rows. */
+  sites: Site[]
+}
+
+export interface Upstream {
+  /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; several are taken in turn. */
+  servers: string[]
+  /** How long a connection may take to open; then 504. Default 2,000. */
+  connectTimeoutMs?: number
+}
+
+export interface Key {
+  /** The shared secret of HS256, at least 32 bytes and not a published example. */
+  secret?: string
+  /** The public key of RS256, ES256 or EdDSA as PEM (SPKI). */
+  publicKey?: string
+  /** Where a JSON Web Key Set is fetched (RFC 7517): https, or http on a loopback address. */
+  jwks?: string
+  /** Which signatures are accepted (RFC 7518 §3.1, RFC 8037); never mixes secrets and public keys. */
+  algorithms: Algorithm[]
+  /** The `iss` that a token must carry; several are alternatives. */
+  issuer?: string | string[]
+  /** The `aud` of which a token must carry at least one. */
+  audience?: string | string[]
+  /** Claims that a token must carry, whatever their value. `exp` always is one. */
+  requiredClaims?: string[]
+  /** How far clocks may disagree. Default 30, at most 60. */
+  clockToleranceSeconds?: number
+}
+
+export type Algorithm = 'HS256' | 'RS256' | 'ES256' | 'EdDSA'
+
+export interface Site {
+  /** Exact hosts, or '*.example.com' for every host below example.com (not itself). */
+  hosts: string[]
+  /** Answers requests for hosts that no table names. At most one site in all tables. */
+  default?: boolean
+  /** Redirect http to https and send Strict-Transport-Security (RFC 6797); true means both. Default false. */
+  https?: boolean | Https
+  /** Only requests signed with this secret are served: those that came through our own edge. */
+  trustedEdges?: TrustedEdges
+  /** The shape of the gateway's own error bodies. Default 'problem' (RFC 9457). */
+  errors?: ErrorShape
+  /** Security headers of every answer: a preset, or names and values. Default 'basic'. */
+  headers?: HeadersPreset | Record<string, string>
+  /** The rows. Which one matches does not depend on their order, except between rows that match the same. */
+  routes: Route[]
+}
+
+export interface Https {
+  /** 308 to the same URL with https. Default true. */
+  redirect?: boolean
+  /** Strict-Transport-Security; false sends none. Default { maxAgeSeconds: 63072000 }. */
+  hsts?: false | { maxAgeSeconds: number; includeSubDomains?: boolean; preload?: boolean }
+}
+
+export interface TrustedEdges {
+  /** The HMAC secret that edge and VM share, at least 32 bytes. */
+  secret: string
+}
+
+export type ErrorShape = 'problem' | 'nest' | 'fastapi' | 'drf'
+export type HeadersPreset = 'strict' | 'basic' | 'none'
+
+/** One row: what it matches, its policies and exactly one action. */
+export interface Route extends Policies, Actions {
+  /** '/ws' matches itself only; '/api/*' matches '/api' and everything below '/api/'; '/*' everything. */
+  path: string
+  /** Only these methods; GET includes HEAD. Default all. */
+  methods?: string[]
+  /** Only requests that carry these fields; true means any value. */
+  matchHeaders?: Record<string, string | true>
+}
+
+/** Checks and annotations before the action. */
+export interface Policies {
+  /** false exempts this row from the site's https redirect. */
+  https?: false
+  /** How often somebody may ask. Several limits must all allow it. */
+  limit?: Limit | Limit[]
+  /** Who may ask. */
+  auth?: Auth
+  /** The most bytes of a request body; then 413. Default 1,048,576. */
+  bodyBytesMax?: number
+  /** Cache-Control of successful answers: a preset, or the field's value. */
+  cache?: CachePreset | { control: string }
+  /** Security headers of this row, instead of the site's. */
+  headers?: HeadersPreset | Record<string, string>
+  /** The shape of the gateway's own error bodies on this row, instead of the site's. */
+  errors?: ErrorShape
+  /** Edits of the request's fields on their way to the upstream. */
+  requestHeaders?: HeaderEdits
+  /** Edits of the answer's fields on their way to the client. */
+  responseHeaders?: HeaderEdits
+}
+
+/** no-store: never kept; revalidate: kept, asked for each time; immutable: kept a year. */
+export type CachePreset = 'no-store' | 'revalidate' | 'immutable'
+
+export interface HeaderEdits {
+  /** Fields that are replaced or added. */
+  set?: Record<string, string>
+  /** Fields that are dropped. */
+  remove?: string[]
+}
+
+export interface Limit {
+  /** Whose requests are counted together: of one address (IPv6: one /64), one token's subject, one field's value. */
+  by: 'address' | 'subject' | { header: string }
+  /** How many in a window. */
+  requests: number
+  /** The window: '1 s', '10 s', '1 m', '1 h', '1 d'. */
+  per: string
+  /** How many more at once: a token bucket of `burst` + 1 that refills at requests/per. Without it a sliding window. */
+  burst?: number
+  /** When the shared store is down: 'local' counts in this process, 'closed' answers 503. Default 'local'. */
+  whenDown?: 'local' | 'closed'
+}
+
+export interface Auth {
+  /** The key, by name, that must have signed the token. */
+  jwt: string
+  /** Where the token stands; several are tried in order. Default 'bearer' (RFC 6750 §2.1). */
+  from?: TokenSource | TokenSource[]
+  /** true lets requests without a token pass, without an identity; a bad token is still refused. */
+  optional?: boolean
+  /** Claims that must have this value, or one of these; otherwise 403. */
+  claims?: Record<string, string | string[]>
+}
+
+export type TokenSource = 'bearer' | { cookie: string } | { query: string }
+
+/** What answers. Exactly one per row. */
+export interface Actions {
+  /** Passes the request on to an upstream. */
+  proxy?: Proxy
+  /** Answers from a folder. */
+  files?: Files
+  /** Sends the client elsewhere. */
+  redirect?: Redirect
+  /** Answers by itself. */
+  respond?: Respond
+}
+
+export interface Proxy {
+  /** The upstream, by name. */
+  to: string
+  /** Cuts these leading segments off the path: with '/api', '/api/x' is sent as '/x' and '/api' as '/'. */
+  strip?: string
+  /** Sends this path, whatever matched. */
+  path?: string
+  /** Lets a WebSocket through (RFC 6455). Default false. */
+  websocket?: boolean
+  /** How long the upstream may stay silent before its answer's head, and between two chunks of it. Default 60,000. */
+  readTimeoutMs?: number
+  /** How long a WebSocket may stay silent both ways. Default 3,600,000. */
+  idleMs?: number
+}
+
+export interface Files {
+  /** The folder, seen from where the gateway starts. */
+  root: string
+  /** Navigations that name no file get index.html (a missing script is still a 404). Default false. */
+  spa?: boolean
+  /** Endings whose files never change once published, such as ['js', 'css']; kept for a year by clients. */
+  immutable?: string[]
+  /** Files that are never kept, such as ['sw.js']; index.html always is one. */
+  noStore?: string[]
+}
+
+export interface Redirect {
+  /** A URL or a path; '{path}' stands for the request's path, '{query}' for its query with the '?', '{host}' for its host. */
+  to: string
+  /** Default 308. */
+  status?: 301 | 302 | 303 | 307 | 308
+}
+
+export interface Respond {
+  /** 200 to 599. */
+  status: number
+  /** Content-Type. Default 'text/plain; charset=utf-8'. */
+  type?: string
+  /** Default empty. */
+  body?: string
+}
