@@ -1,0 +1,44 @@
+import { PGlite } from '@electric-sql/pglite'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { MessagePort } from 'node:worker_threads'
+import type { BridgeLimits } from './postgres-bridge.ts'
+import { createPostgresBridge } from './postgres-bridge.ts'
+
+/** What the owner of the worker hands over at start. */
+export type EmbeddedWorkerData = { directory: string; limits: BridgeLimits }
+
+/** What the owner may ask later. */
+export type EmbeddedWorkerRequest = { kind: 'connect'; port: MessagePort } | { kind: 'close' }
+
+const { directory, limits }: EmbeddedWorkerData = workerData
+const server = await PGlite.create(directory, { relaxedDurability: false })
+const bridge = createPostgresBridge({ execute }, limits)
+const ports = new Set<MessagePort>()
+
+parentPort?.on('message', (request: EmbeddedWorkerRequest) => {
+  if (request.kind === 'connect') connect(request.port)
+  else void close()
+})
+parentPort?.postMessage('ready')
+
+function connect(port: MessagePort): void {
+  const session = bridge.open({ send: (bytes) => port.postMessage(bytes), close: () => port.close() })
+  ports.add(port)
+  port.on('message', (bytes: Uint8Array) => session.receive(bytes))
+  port.on('close', () => {
+    ports.delete(port)
+    session.end()
+  })
+}
+
+async function execute(message: Uint8Array): Promise<Buffer> {
+  const answer: Uint8Array[] = []
+  await server.execProtocolRawStream(message, { onRawData: (bytes) => answer.push(bytes.slice()) })
+  return Buffer.concat(answer)
+}
+
+async function close(): Promise<void> {
+  for (const port of ports) port.close()
+  await server.close()
+  parentPort?.close()
+}
