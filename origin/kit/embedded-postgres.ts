@@ -10,7 +10,7 @@ import { PortSocket } from './port-socket.ts'
 import type { BridgeLimits } from './postgres-bridge.ts'
 
 /** The options of postgres.js that make sense for a server without an address. */
-export type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'debug' | 'idle_timeout'>
+export type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'types'>
 
 export type EmbeddedPostgres = {
   /** A postgres.js pool on the embedded server; end it before `close`. */
@@ -67,7 +67,9 @@ function attach(worker: Worker, release: () => void): EmbeddedPostgres {
   return { connect, socket, failed: failed.promise, close }
 
   function connect(connectOptions: ConnectOptions = {}): postgres.Sql {
-    return postgres({ ...connectOptions, ...address, socket: async () => socket() })
+    // `socket` is an option that postgres.js has and its types lack.
+    const options = { ...connectOptions, ...address, socket: async () => socket() }
+    return postgres(options)
   }
 
   function socket(): PortSocket {
@@ -93,4 +95,11 @@ function ask(worker: Worker, request: EmbeddedWorkerRequest): void {
 }
 
 // Said here so that PGHOST and its siblings in the environment cannot lead the pool elsewhere.
-const address = { host: 'embedded', port: 5432, user: 'postgres', database: 'postgres', password: '', ssl: false } as const
+const address = {
+  host: 'embedded',
+  port: 5432,
+  user: 'postgres',
+  database: 'postgres',
+  password: '',
+  ssl: false,
+} as const

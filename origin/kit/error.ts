@@ -12,6 +12,7 @@ const statusOf = {
   internal: 500,
   busy: 503,
   database_unavailable: 503,
+  config_invalid: 500,
   directory_in_use: 500,
   migration_changed: 500,
 } as const

@@ -1,0 +1,74 @@
+import postgres from 'postgres'
+import type { EmbeddedPostgres } from './embedded-postgres.ts'
+import { OriginError } from './error.ts'
+import { toInstant } from './instant.ts'
+
+/** A pool of connections. Times come back as `toInstant` text, bigints as text. */
+export type Sql = postgres.Sql
+/** The same inside a transaction. */
+export type Transaction = postgres.TransactionSql
+
+export type Database = {
+  sql: Sql
+  /** True when the server answers a query within the time. */
+  isAlive(withinMs: number): Promise<boolean>
+  /** Lets running queries end, for at most five seconds. */
+  close(): Promise<void>
+}
+
+type DatabaseOptions = { name: string; url?: string; embedded?: EmbeddedPostgres; connectionsMax?: number }
+
+const closeSeconds = 5
+
+/** Connects to the server at `url`, or to the embedded one; the code above it is the same. Connects lazily. */
+export function openDatabase({ name, url, embedded, connectionsMax = 10 }: DatabaseOptions): Database {
+  const shared = { max: connectionsMax, onnotice() {}, types: { date: instantType } }
+  if (!url && !embedded)
+    throw new OriginError('config_invalid', `${name} has neither a DATABASE_URL nor an embedded database`)
+  const sql = url ? postgres(url, { ...shared, ...serverOptions(name) }) : embedded!.connect(shared)
+  return {
+    sql,
+    isAlive: (withinMs) => isAlive(sql, withinMs),
+    close: () => sql.end({ timeout: closeSeconds }),
+  }
+}
+
+/** True for errors that say the database cannot be reached now, whatever the query was. */
+export function isUnavailable(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && unavailableCodes.test(String(error.code))
+}
+
+// Connection trouble of postgres.js and of the socket; SQLSTATE classes 08 and 57P, and 53300 too many clients.
+const unavailableCodes =
+  /^(CONNECT_TIMEOUT|CONNECTION_\w+|ECONN\w+|EPIPE|ENOENT|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|08\w{3}|57P0[1-5]|53300|25P03)$/
+
+function serverOptions(name: string) {
+  return {
+    connect_timeout: 5,
+    max_lifetime: 30 * 60,
+    connection: {
+      application_name: name,
+      TimeZone: 'UTC',
+      statement_timeout: 10_000,
+      idle_in_transaction_session_timeout: 10_000,
+    },
+  } satisfies postgres.Options<{}>
+}
+
+// postgres.js reads timestamptz into a Date, which drops the microseconds that Python clients send.
+const instantType = {
+  to: 1184,
+  from: [1184],
+  serialize: (value: string) => value,
+  parse: (text: string) => toInstant(text) ?? text,
+}
+
+async function isAlive(sql: Sql, withinMs: number): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>()
+  const timer = setTimeout(() => late.resolve(false), withinMs)
+  const answer = sql`select 1`.then(
+    () => true,
+    () => false,
+  )
+  return Promise.race([answer, late.promise]).finally(() => clearTimeout(timer))
+}
