@@ -64,7 +64,7 @@ const syncRoute = createRoute({
   },
 })
 
-type Changed<Row> = Row & { change: string }
+type Changed<Row> = { change: bigint; row: Row }
 type Range = { userId: number; after: bigint; limit: number }
 
 /**
@@ -83,7 +83,7 @@ async function readChanges(sql: Sql, range: Range) {
   )
   if (after > newest)
     throw new OriginError('cursor_unknown', 'The cursor is not of this history; start again without one')
-  const changes = [...sessions, ...events, ...predictions].map(({ change }) => BigInt(change)).sort(ascending)
+  const changes = [...sessions, ...events, ...predictions].map(({ change }) => change).sort(ascending)
   const cursor = changes.slice(0, limit).at(-1) ?? after
   return {
     user_id: userId,
@@ -102,17 +102,19 @@ async function readNewest(tx: Transaction, userId: number): Promise<bigint> {
 
 type Source = Range & { table: string; columns: readonly string[] }
 
-function readTable<Row extends object>(tx: Transaction, { userId, after, limit, table, columns }: Source) {
-  const [names, from] = [tx([...columns, 'change']), tx(`homework_helper.${table}`)]
-  return tx<Changed<Row>[]>`
-    select ${names} from ${from}
+async function readTable<Row extends object>(tx: Transaction, source: Source): Promise<Changed<Row>[]> {
+  const { userId, after, limit, table, columns } = source
+  const names: string[] = [...columns, 'change']
+  const rows = await tx<(Row & { change: string })[]>`
+    select ${tx(names)} from ${tx(`homework_helper.${table}`)}
     where user_id = ${userId} and change > ${String(after)} order by change limit ${limit + 1}`
+  return rows.map(({ change, ...row }) => ({ change: BigInt(change), row: row as unknown as Row }))
 }
 
 function ascending(a: bigint, b: bigint): number {
   return a < b ? -1 : 1
 }
 
-function upTo<Row>(rows: readonly Changed<Row>[], cursor: bigint): Omit<Changed<Row>, 'change'>[] {
-  return rows.filter(({ change }) => BigInt(change) <= cursor).map(({ change: _, ...row }) => row)
+function upTo<Row>(changes: Changed<Row>[], cursor: bigint): Row[] {
+  return changes.filter(({ change }) => change <= cursor).map(({ row }) => row)
 }

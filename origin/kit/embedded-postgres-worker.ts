@@ -19,10 +19,10 @@ parentPort?.on('message', (request: EmbeddedWorkerRequest) => {
   if (request.kind === 'connect') connect(request.port)
   else void close()
 })
-parentPort?.postMessage('ready')
+parentPort?.postMessage('ready', [])
 
 function connect(port: MessagePort): void {
-  const session = bridge.open({ send: (bytes) => port.postMessage(bytes), close: () => port.close() })
+  const session = bridge.open({ send: (bytes) => port.postMessage(bytes, []), close: () => port.close() })
   ports.add(port)
   port.on('message', (bytes: Uint8Array) => session.receive(bytes))
   port.on('close', () => {

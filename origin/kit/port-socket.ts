@@ -20,7 +20,7 @@ export class PortSocket extends Duplex {
   }
 
   override _write(bytes: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#port.postMessage(bytes)
+    this.#port.postMessage(bytes, [])
     done()
   }
 
