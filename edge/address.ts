@@ -21,7 +21,11 @@ export function readAddress(text: string): Address | null {
   const groups = text.includes(':') ? readIpv6(text.replace(/%.*$/, '')) : readIpv4(text)
   if (!groups) return null
   const canonical = isIpv4(groups) ? toIpv4(groups) : toIpv6(groups)
-  return { text: canonical, bucket: isIpv4(groups) ? canonical : `${toIpv6([...groups.slice(0, 4), 0, 0, 0, 0])}/64`, groups }
+  return {
+    text: canonical,
+    bucket: isIpv4(groups) ? canonical : `${toIpv6([...groups.slice(0, 4), 0, 0, 0, 0])}/64`,
+    groups,
+  }
 }
 
 /** Reads '10.0.0.0/8', '2001:db8::/32' or a single address. null: not a network. */
@@ -85,7 +89,9 @@ function readIpv6(text: string): number[] | null {
 function readGroups(text: string): number[] | null {
   if (text === '') return []
   const groups = text.split(':')
-  return groups.every((group) => /^[0-9a-f]{1,4}$/i.test(group)) ? groups.map((group) => Number.parseInt(group, 16)) : null
+  return groups.every((group) => /^[0-9a-f]{1,4}$/i.test(group))
+    ? groups.map((group) => Number.parseInt(group, 16))
+    : null
 }
 
 const toIpv4 = (groups: number[]): string =>

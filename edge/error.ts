@@ -17,7 +17,6 @@ const errors = {
   target_too_long: { status: 414, title: 'Target too long', source: 'client', retryable: false },
   expectation_failed: { status: 417, title: 'Expectation failed', source: 'client', retryable: false },
   unknown_host: { status: 421, title: 'Unknown host', source: 'client', retryable: false },
-  upgrade_required: { status: 426, title: 'Upgrade required', source: 'client', retryable: false },
   rate_limited: { status: 429, title: 'Too many requests', source: 'client', retryable: true },
   header_too_large: { status: 431, title: 'Header too large', source: 'client', retryable: false },
   internal: { status: 500, title: 'Internal error', source: 'gateway', retryable: false },
@@ -26,6 +25,7 @@ const errors = {
   upstream_malformed: { status: 502, title: 'Malformed upstream answer', source: 'upstream', retryable: false },
   keys_unavailable: { status: 503, title: 'Keys unavailable', source: 'gateway', retryable: true },
   limiter_unavailable: { status: 503, title: 'Limiter unavailable', source: 'gateway', retryable: true },
+  upstream_busy: { status: 503, title: 'Upstream busy', source: 'gateway', retryable: true },
   upstream_timeout: { status: 504, title: 'Upstream timeout', source: 'upstream', retryable: true },
   http_version: { status: 505, title: 'HTTP version not supported', source: 'client', retryable: false },
 } as const satisfies Record<string, ErrorFacts>
@@ -47,16 +47,6 @@ export interface Refusal {
   limit?: { name: string; value: number }
   /** Further fields of the answer, flat: name, value, … */
   headers?: string[]
-}
-
-/** A broken promise inside the gateway: what `throw` is for. */
-export class GatewayError extends Error {
-  readonly refusal: Refusal
-  constructor(refusal: Refusal, cause?: unknown) {
-    super(refusal.detail, { cause })
-    this.name = 'GatewayError'
-    this.refusal = refusal
-  }
 }
 
 export const errorFacts = (code: ErrorCode): ErrorFacts => errors[code]
@@ -90,7 +80,10 @@ const shapes: Record<ErrorShape, (status: number, title: string, detail: string,
     body: JSON.stringify({ message, error, statusCode, ...common }),
   }),
   fastapi: (_status, _title, detail, common) => ({ type: json, body: JSON.stringify({ detail, ...common }) }),
-  drf: (_status, _title, detail, common) => ({ type: json, body: JSON.stringify({ detail, error: detail, ...common }) }),
+  drf: (_status, _title, detail, common) => ({
+    type: json,
+    body: JSON.stringify({ detail, error: detail, ...common }),
+  }),
 }
 
 interface Body {

@@ -31,8 +31,10 @@ export interface Exchange {
   readonly requestId: string
   /** Milliseconds since the epoch. */
   readonly receivedAt: number
+  /** On the monotonic clock, for durations. */
+  readonly startedAt: number
   readonly method: string
-  readonly scheme: 'http' | 'https'
+  scheme: 'http' | 'https'
   /** Lower-case, without port and closing dot. */
   readonly host: string
   /** Host and port as the client named them, lower-case. */
@@ -40,7 +42,7 @@ export interface Exchange {
   readonly path: string
   /** With its '?', or empty. */
   readonly query: string
-  readonly client: Address
+  client: Address
   /** The client's fields that may be passed on, flat; without framing, hop-by-hop and identity fields, without Host. */
   readonly headers: string[]
   readonly authorization: string | undefined
@@ -72,6 +74,7 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
   const exchange: Exchange = {
     requestId: facts.randomId(),
     receivedAt: facts.now(),
+    startedAt: facts.monotonic(),
     method: raw.method,
     scheme: client.scheme,
     host: host?.host ?? '',
@@ -216,7 +219,12 @@ function dropNamedFields(fields: Fields): void {
 }
 
 /** Why a request is refused before any matching; in the order of what is least trustworthy. */
-function findFault(raw: RawRequest, fields: Fields, pathFault: string | undefined, hostRead: boolean): Refusal | undefined {
+function findFault(
+  raw: RawRequest,
+  fields: Fields,
+  pathFault: string | undefined,
+  hostRead: boolean,
+): Refusal | undefined {
   if (raw.version !== '1.1' && raw.version !== '1.0' && raw.version !== '2.0')
     return { code: 'http_version', detail: `HTTP/${raw.version.slice(0, 8)} is not spoken here` }
   if (fields.fault) return fields.fault
@@ -249,7 +257,8 @@ function toOriginForm(target: string, host: string | undefined): { originForm: s
   if (target.charCodeAt(0) === 0x2f) return { originForm: target }
   const parts = /^https?:\/\/([^/?#]*)([^#]*)$/i.exec(target)
   if (!parts) return { fault: 'the request target is neither a path nor a URL' }
-  if ((parts[1] ?? '').toLowerCase() !== host?.toLowerCase()) return { fault: 'the URL names another host than the Host field' }
+  if ((parts[1] ?? '').toLowerCase() !== host?.toLowerCase())
+    return { fault: 'the URL names another host than the Host field' }
   const rest = parts[2] ?? ''
   return { originForm: rest === '' || rest.startsWith('?') ? `/${rest}` : rest }
 }

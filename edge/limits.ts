@@ -49,6 +49,8 @@ export const limits = {
   jwksStaleMs: 3_600_000,
   /** An unknown key id causes at most one fetch in this time. */
   jwksCoolDownMs: 30_000,
+  /** While no key set was ever had, a fetch is tried again after this. */
+  jwksRetryMs: 1_000,
   /** Callers that are counted in this process; the least recently seen is forgotten first. */
   limiterEntriesMax: 100_000,
   /** A command to the shared limiter store; then the store counts as down. */

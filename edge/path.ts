@@ -60,7 +60,8 @@ export function readPattern(text: string): PathPattern | TargetFault {
   if (/[?{}#]/.test(path)) return { fault: "'?', '#', '{' and '}' cannot stand in a path" }
   const canonical = path === '' && prefix ? '' : toCanonicalPath(path)
   if (typeof canonical !== 'string') return canonical
-  if (canonical !== path) return { fault: `write it as '${canonical}${prefix ? '/*' : ''}', the form that requests are compared in` }
+  if (canonical !== path)
+    return { fault: `write it as '${canonical}${prefix ? '/*' : ''}', the form that requests are compared in` }
   if (prefix && path.endsWith('/')) return { fault: 'the path has an empty segment' }
   return { kind: prefix ? 'prefix' : 'exact', path }
 }
@@ -99,7 +100,8 @@ function unescapePath(raw: string): string | TargetFault {
   for (let i = raw.indexOf('%'); i !== -1; i = raw.indexOf('%', i + 3)) {
     const code = readEscape(raw, i)
     if (code === -1) return { fault: "the path has a '%' that escapes nothing" }
-    if (code === 0 || code === SLASH || code === 0x5c) return { fault: 'the path has an escaped slash, backslash or NUL' }
+    if (code === 0 || code === SLASH || code === 0x5c)
+      return { fault: 'the path has an escaped slash, backslash or NUL' }
     if (code < 0x20 || code === 0x7f) return { fault: 'the path has an escaped control character' }
     const escape = code < 128 && UNRESERVED[code] ? String.fromCharCode(code) : raw.slice(i, i + 3).toUpperCase()
     path += raw.slice(from, i) + escape

@@ -1,6 +1,7 @@
 import type { Address } from './address.ts'
-import type { Exchange, Fields, RawRequest } from './exchange.ts'
-import type { AnswerPlan, FilesPlan, Plan, ProxyPlan } from './plan.ts'
+import type { Fields, RawRequest } from './exchange.ts'
+import type { Refusal } from './error.ts'
+import type { AnswerPlan, FilesPlan, ProxyPlan } from './plan.ts'
 
 /** What deciding needs to know of the world. `explain` and tests bring their own. */
 export interface Facts {
@@ -14,6 +15,8 @@ export interface Facts {
   fetchText(url: string, options: { timeoutMs: number; bytesMax: number }): Promise<string>
   /** Milliseconds since the epoch. */
   now(): number
+  /** Milliseconds that only ever grow, with fractions: for durations. */
+  monotonic(): number
   /** Unique, unguessable, of visible ASCII. */
   randomId(): string
 }
@@ -26,10 +29,6 @@ export interface Runtime<Io, Reply> extends Facts {
   forward(plan: ProxyPlan, io: Io): Reply
   /** Answers with a file. */
   readAsset(plan: FilesPlan, io: Io): Reply
-  /** Keeps a piece of work alive that the answer does not wait for. */
-  defer(work: Promise<unknown>): void
-  /** Takes one line of JSON for the access log. */
-  log(line: string): void
 }
 
 /** How a request ended: every plan ends in exactly one of these. */
@@ -42,11 +41,13 @@ export interface Outcome {
   end: 'done' | 'client_gone' | 'upstream_cut' | 'stalled'
   /** Milliseconds from sending to the upstream until its head. */
   upstreamMs?: number
-  /** The error code, when the gateway answered with an error. */
-  error?: string
+  /** The server that was asked. */
+  server?: string
+  /** Why an upstream gave no whole answer: an error code of the system or of the client library. */
+  cause?: string
+  /** What was refused in the end, when it was not the plan. */
+  refusal?: Refusal
 }
-
-export type Finish = (plan: Plan, outcome: Outcome) => void
 
 export interface Limiter {
   /** Counts one request of `key` under `rule`, if it is allowed. Never rejects. */
@@ -71,5 +72,3 @@ export interface LimitVerdict {
   /** Milliseconds since the epoch: when one more (bucket) or the whole window is free again. */
   resetAt: number
 }
-
-export type { Exchange }

@@ -56,7 +56,7 @@ export default {
         {
           path: '/static/*',
           cache: { control: 'public, max-age=2592000, immutable' },
-          files: { root: 'origin/spc/web' },
+          files: { root: 'origin/spc/web/static' },
         },
         // Uploads appear while the gateway runs, so the backend hands them out; what is inside them must not run here.
         {

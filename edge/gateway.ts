@@ -1,0 +1,183 @@
+import { toAnswerHeaders, toResponseEdits, toUpstreamHeaders } from './actions/headers.ts'
+import { toLocation } from './actions/redirect.ts'
+import type { CompiledGateway, CompiledRoute, CompiledSite } from './compile.ts'
+import { errorFacts, toErrorBody } from './error.ts'
+import type { Refusal } from './error.ts'
+import { fieldValue, identify } from './exchange.ts'
+import type { Exchange, RawRequest } from './exchange.ts'
+import { matchesPattern, stripPrefix } from './path.ts'
+import type { AnswerPlan, Plan } from './plan.ts'
+import type { BoundPolicy, Verdict } from './policies/index.ts'
+import type { Facts, Runtime } from './runtime.ts'
+
+/** What a decision looked at on its way; only `explain` asks for it. */
+export interface Trace {
+  /** Rows whose path matches, in order of precedence, and why each but the last was passed over. */
+  candidates: { route: CompiledRoute; reason: string }[]
+  verdicts: { policy: BoundPolicy; verdict: Verdict }[]
+}
+
+/** The life of a request: identify → site → route → policies → action. Runtimes finish it (`Runtime`). */
+export interface Gateway<Io, Reply> {
+  handle(raw: RawRequest, io: Io): Reply | Promise<Reply>
+}
+
+export function createGateway<Io, Reply>(compiled: CompiledGateway, runtime: Runtime<Io, Reply>): Gateway<Io, Reply> {
+  function handle(raw: RawRequest, io: Io): Reply | Promise<Reply> {
+    const plan = decide(compiled, raw, runtime)
+    return plan instanceof Promise ? plan.then((settled) => execute(settled, io)) : execute(plan, io)
+  }
+
+  function execute(plan: Plan, io: Io): Reply {
+    if (plan.kind === 'answer') return runtime.answer(plan, io)
+    return plan.kind === 'proxy' ? runtime.forward(plan, io) : runtime.readAsset(plan, io)
+  }
+
+  return { handle }
+}
+
+/** Decides what will be done with a request. At once, unless a policy has to ask somebody; never rejects. */
+export function decide(compiled: CompiledGateway, raw: RawRequest, facts: Facts, trace?: Trace): Plan | Promise<Plan> {
+  const { exchange, refusal } = identify(raw, facts)
+  exchange.site = findSite(compiled, exchange.host)
+  if (refusal) return refuse(exchange, refusal)
+  if (!exchange.site)
+    return refuse(exchange, { code: 'unknown_host', detail: `no site answers for '${exchange.host}'` })
+  exchange.route = findRoute(exchange.site, exchange, trace)
+  if (!exchange.route) return refuse(exchange, toUnmatched(exchange.site, exchange))
+  return runPolicies(exchange, exchange.route, facts, trace)
+}
+
+/** Exact hosts before wildcards, longer wildcards before shorter ones. */
+export function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {
+  const exact = hosts.get(host)
+  if (exact || wildcards.size === 0) return exact ?? fallback
+  for (let dot = host.indexOf('.'); dot !== -1; dot = host.indexOf('.', dot + 1)) {
+    const site = wildcards.get(host.slice(dot))
+    if (site) return site
+  }
+  return fallback
+}
+
+/** The first row that the site's router finds and whose fields the request carries. */
+function findRoute(site: CompiledSite, exchange: Exchange, trace?: Trace): CompiledRoute | undefined {
+  for (const [route] of site.router.match(exchange.method, exchange.path)[0]) {
+    const missing = route.matchHeaders.find(([name, wanted]) => !carries(exchange, name, wanted))
+    trace?.candidates.push({
+      route,
+      reason: missing ? `asks for the field ${missing[0]}${missing[1] === true ? '' : `: ${missing[1]}`}` : 'matches',
+    })
+    if (!missing) return route
+  }
+  return undefined
+}
+
+function carries({ headers }: Exchange, name: string, wanted: string | true): boolean {
+  const value = fieldValue(headers, name)
+  return wanted === true ? value !== undefined : value === wanted
+}
+
+/** 405 when only the method kept every row from matching (RFC 9110 §15.5.6), else 404. */
+function toUnmatched(site: CompiledSite, { path, method }: Exchange): Refusal {
+  const methods = site.routes.flatMap((route) =>
+    route.methods && !route.methods.includes(method) && matchesPattern(route.pattern, path) ? route.methods : [],
+  )
+  if (methods.length === 0) return { code: 'not_found', detail: 'nothing answers here' }
+  const allowed = [...new Set(methods)].join(', ')
+  return {
+    code: 'method_not_allowed',
+    detail: `${method} is not allowed here, but ${allowed}`,
+    headers: ['Allow', allowed],
+  }
+}
+
+/** Runs the row's policies in their order, from `index` on; waits only for those that have to ask somebody. */
+function runPolicies(
+  exchange: Exchange,
+  route: CompiledRoute,
+  facts: Facts,
+  trace?: Trace,
+  index = 0,
+): Plan | Promise<Plan> {
+  for (let at = index; at < route.policies.length; at++) {
+    const policy = route.policies[at] as BoundPolicy
+    const verdict = policy.check(exchange, facts)
+    if (verdict instanceof Promise)
+      return verdict.then((settled) => {
+        trace?.verdicts.push({ policy, verdict: settled })
+        return settled.outcome === 'pass'
+          ? runPolicies(exchange, route, facts, trace, at + 1)
+          : toVerdictPlan(exchange, settled)
+      })
+    trace?.verdicts.push({ policy, verdict })
+    if (verdict.outcome !== 'pass') return toVerdictPlan(exchange, verdict)
+  }
+  return act(exchange, route)
+}
+
+const toVerdictPlan = (exchange: Exchange, verdict: Exclude<Verdict, { outcome: 'pass' }>): Plan =>
+  verdict.outcome === 'refuse'
+    ? refuse(exchange, verdict.refusal)
+    : redirect(exchange, verdict.status, verdict.location)
+
+/** The row's action as a plan. */
+function act(exchange: Exchange, route: CompiledRoute): Plan {
+  const { action, response } = route
+  if (action.kind === 'proxy') {
+    const path = action.path ?? (action.strip === undefined ? exchange.path : stripPrefix(exchange.path, action.strip))
+    return {
+      kind: 'proxy',
+      exchange,
+      upstream: action.upstream,
+      target: path + exchange.query,
+      headers: toUpstreamHeaders(exchange, action.edits),
+      readTimeoutMs: action.readTimeoutMs,
+      bodyBytesMax: route.bodyBytesMax,
+      websocket: exchange.websocket && action.websocket === true,
+      idleMs: action.idleMs,
+      response,
+    }
+  }
+  if (action.kind === 'files') {
+    if (exchange.method !== 'GET' && exchange.method !== 'HEAD')
+      return refuse(exchange, {
+        code: 'method_not_allowed',
+        detail: 'files can only be read',
+        headers: ['Allow', 'GET, HEAD'],
+      })
+    const path = route.pattern.kind === 'prefix' ? stripPrefix(exchange.path, route.pattern.path || '/') : exchange.path
+    return { kind: 'files', exchange, files: action.files, path, response }
+  }
+  if (action.kind === 'redirect') return redirect(exchange, action.status, toLocation(action.to, exchange))
+  return answer(exchange, action.status, action.body === '' ? [] : ['Content-Type', action.type], action.body)
+}
+
+/** The answer to a request that the gateway will not serve, in the shape that the site's clients parse. */
+export function refuse(exchange: Exchange, refusal: Refusal): AnswerPlan {
+  const { route, site, requestId } = exchange
+  const { type, body } = toErrorBody(route?.errors ?? site?.errors ?? 'problem', refusal, {
+    requestId,
+    route: route?.id,
+  })
+  const own = ['Content-Type', type, 'Cache-Control', 'no-store', ...(refusal.headers ?? [])]
+  return { ...answer(exchange, errorFacts(refusal.code).status, own, body), refusal }
+}
+
+function redirect(exchange: Exchange, status: number, location: string): AnswerPlan {
+  return answer(exchange, status, ['Location', location], '')
+}
+
+function answer(exchange: Exchange, status: number, own: string[], body: string): AnswerPlan {
+  const edits = exchange.route?.response ?? exchange.site?.response ?? plainEdits
+  const cached = edits.cacheControl !== undefined && status < 300 ? [...own, 'Cache-Control', edits.cacheControl] : own
+  return {
+    kind: 'answer',
+    exchange,
+    status,
+    headers: toAnswerHeaders(exchange, edits, cached),
+    body,
+    refusal: undefined,
+  }
+}
+
+const plainEdits = toResponseEdits({ hosts: [], routes: [] }, undefined)

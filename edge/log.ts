@@ -1,0 +1,67 @@
+import type { Plan } from './plan.ts'
+import type { Outcome } from './runtime.ts'
+
+/** One access-log line: JSON, one per request, whatever became of it. Tokens and secrets in the query are not in it. */
+export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs: number): string {
+  const { exchange } = plan
+  const { route } = exchange
+  const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
+  let line = `{"time":"${toIsoTime(now)}","id":"${exchange.requestId}","client":"${exchange.client.text}","method":${quote(exchange.method)},"scheme":"${exchange.scheme}","host":"${exchange.host}","path":${quote(exchange.path)}`
+  if (exchange.query !== '') line += `,"query":${JSON.stringify(redactQuery(exchange.query))}`
+  line += `,"status":${outcome.status},"bytes":${outcome.bytes},"ms":${round(durationMs)}`
+  if (route) line += `,"table":"${route.table}","route":${quote(route.id)}`
+  if (plan.kind === 'proxy') line += `,"upstream":"${plan.upstream.id}"`
+  if (outcome.server !== undefined) line += `,"server":"${outcome.server}"`
+  if (outcome.upstreamMs !== undefined) line += `,"upstreamMs":${round(outcome.upstreamMs)}`
+  if (exchange.identity) line += `,"subject":${JSON.stringify(exchange.identity.subject)}`
+  if (refusal) line += `,"error":"${refusal.code}"`
+  if (refusal?.limit) line += `,"limit":${JSON.stringify(refusal.limit.name)}`
+  if (outcome.cause !== undefined) line += `,"cause":${JSON.stringify(outcome.cause)}`
+  if (outcome.end !== 'done') line += `,"end":"${outcome.end}"`
+  return `${line}}\n`
+}
+
+/**
+ * A query without secrets: values of parameters that are named like one, and whatever has the look of a token. Names
+ * are read as a server would, with their escapes undone.
+ */
+export function redactQuery(query: string): string {
+  return query.replace(/([?&;])([^=&;]*)=([^&;]*)/g, (whole, mark: string, name: string, value: string) =>
+    isSecretName(name) || isTokenLike(value) ? `${mark}${name}=[redacted]` : whole,
+  )
+}
+
+const isSecretName = (name: string): boolean =>
+  /token|secret|key|pass|pwd|code|auth|sig|session|jwt|credential|otp|ticket|nonce|state|email/i.test(
+    name.includes('%') ? unescapeName(name) : name,
+  )
+
+/** Three dotted parts of base64url, or a long run without a break. */
+const isTokenLike = (value: string): boolean => /^[\w-]{8,}\.[\w-]{8,}\.[\w-]+$|[\w+/=-]{40,}/.test(value)
+
+function unescapeName(name: string): string {
+  try {
+    return decodeURIComponent(name)
+  } catch {
+    // What cannot be read is not shown.
+    return 'secret'
+  }
+}
+
+let isoSecond = 0
+let isoText = ''
+
+/** toISOString, whose seconds are made once a second. */
+function toIsoTime(now: number): string {
+  const second = Math.floor(now / 1_000)
+  if (second !== isoSecond) {
+    isoSecond = second
+    isoText = new Date(second * 1_000).toISOString().slice(0, 20)
+  }
+  return `${isoText}${String(Math.floor(now) % 1_000).padStart(3, '0')}Z`
+}
+
+/** A request's method and path have been read strictly: they need no escaping unless they were refused. */
+const quote = (text: string): string => (/^[\x20!#-[\]-~]*$/.test(text) ? `"${text}"` : JSON.stringify(text))
+
+const round = (milliseconds: number): number => Math.round(milliseconds * 100) / 100

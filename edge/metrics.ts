@@ -1,0 +1,166 @@
+import { errorFacts } from './error.ts'
+import type { Plan } from './plan.ts'
+import type { Outcome } from './runtime.ts'
+
+/**
+ * Counts what the gateway does, in Prometheus' text format (version 0.0.4). Labels come from tables and from fixed
+ * lists only, so that no client can make them grow. A counter costs one look-up in a map.
+ */
+export interface Metrics {
+  /** A request came in. */
+  begin(): void
+  /** A request ended. */
+  finish(plan: Plan, outcome: Outcome, durationMs: number): void
+  /** The text, with `gauges` (name, help, value) that are read at this moment. */
+  toText(gauges: Gauge[]): string
+}
+
+export interface Gauge {
+  name: string
+  help: string
+  value: number
+}
+
+/** Seconds. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60]
+
+interface Series {
+  table: string
+  route: string
+  statuses: Map<number, number>
+  counts: Float64Array
+  sumMs: number
+  total: number
+}
+
+export function createMetrics(): Metrics {
+  const series = new Map<unknown, Series>()
+  const upstreamErrors = new Map<string, number>()
+  const refusals = new Map<string, number>()
+  const cuts = new Map<string, number>()
+  let open = 0
+
+  function finish(plan: Plan, outcome: Outcome, durationMs: number): void {
+    const { route, site } = plan.exchange
+    open--
+    observe(seriesOf(route ?? site, site?.table ?? '', route?.id ?? ''), outcome.status, durationMs)
+    const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
+    if (refusal && errorFacts(refusal.code).source === 'upstream')
+      count(upstreamErrors, labels({ upstream: plan.kind === 'proxy' ? plan.upstream.id : '', code: refusal.code }))
+    else if (refusal) count(refusals, labels({ table: site?.table ?? '', code: refusal.code }))
+    if (outcome.end !== 'done') count(cuts, labels({ table: site?.table ?? '', end: outcome.end }))
+  }
+
+  function seriesOf(key: unknown, table: string, route: string): Series {
+    const known = series.get(key)
+    if (known) return known
+    const made = {
+      table,
+      route,
+      statuses: new Map<number, number>(),
+      counts: new Float64Array(buckets.length),
+      sumMs: 0,
+      total: 0,
+    }
+    series.set(key, made)
+    return made
+  }
+
+  function toText(gauges: Gauge[]): string {
+    const all = [...series.values()]
+    return [
+      family(
+        'daemun_requests_total',
+        'counter',
+        'Requests by table, route and status; status 0: the client left first.',
+        all.flatMap(toStatusLines),
+      ),
+      family(
+        'daemun_request_duration_seconds',
+        'histogram',
+        'From the request head to the end of the answer.',
+        all.flatMap(toHistogramLines),
+      ),
+      family(
+        'daemun_refusals_total',
+        'counter',
+        'Requests that the gateway refused, by error code.',
+        toLines('daemun_refusals_total', refusals),
+      ),
+      family(
+        'daemun_upstream_errors_total',
+        'counter',
+        'Requests that an upstream failed, by error code.',
+        toLines('daemun_upstream_errors_total', upstreamErrors),
+      ),
+      family(
+        'daemun_cut_answers_total',
+        'counter',
+        'Answers that did not end whole.',
+        toLines('daemun_cut_answers_total', cuts),
+      ),
+      ...[{ name: 'daemun_open_requests', help: 'Requests being served.', value: open }, ...gauges].map(
+        ({ name, help, value }) => family(name, 'gauge', help, [`${name} ${value}`]),
+      ),
+    ].join('')
+  }
+
+  return {
+    begin: () => {
+      open++
+    },
+    finish,
+    toText,
+  }
+}
+
+function observe(one: Series, status: number, durationMs: number): void {
+  one.statuses.set(status, (one.statuses.get(status) ?? 0) + 1)
+  one.sumMs += durationMs
+  one.total++
+  const seconds = durationMs / 1_000
+  for (let index = 0; index < buckets.length; index++)
+    if (seconds <= (buckets[index] ?? 0)) {
+      one.counts[index] = (one.counts[index] ?? 0) + 1
+      return
+    }
+}
+
+function count(counters: Map<string, number>, key: string): void {
+  counters.set(key, (counters.get(key) ?? 0) + 1)
+}
+
+const family = (name: string, type: string, help: string, lines: string[]): string =>
+  `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.map((line) => `${line}\n`).join('')}`
+
+const toLines = (name: string, counters: Map<string, number>): string[] =>
+  [...counters].map(([key, value]) => `${name}${key} ${value}`)
+
+const toStatusLines = ({ table, route, statuses }: Series): string[] =>
+  [...statuses].map(
+    ([status, value]) => `daemun_requests_total${labels({ table, route, status: String(status) })} ${value}`,
+  )
+
+function toHistogramLines({ table, route, counts, sumMs, total }: Series): string[] {
+  const name = 'daemun_request_duration_seconds'
+  let below = 0
+  const bucketLines = buckets.map((bucket, index) => {
+    below += counts[index] ?? 0
+    return `${name}_bucket${labels({ table, route, le: String(bucket) })} ${below}`
+  })
+  const own = labels({ table, route })
+  return [
+    ...bucketLines,
+    `${name}_bucket${labels({ table, route, le: '+Inf' })} ${total}`,
+    `${name}_sum${own} ${sumMs / 1_000}`,
+    `${name}_count${own} ${total}`,
+  ]
+}
+
+const labels = (pairs: Record<string, string>): string =>
+  `{${Object.entries(pairs)
+    .map(
+      ([name, value]) =>
+        `${name}="${value.replace(/[\\"\n]/g, (character) => (character === '\n' ? '\\n' : `\\${character}`))}"`,
+    )
+    .join(',')}}`

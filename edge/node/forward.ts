@@ -1,0 +1,261 @@
+import { Transform } from 'node:stream'
+import type { Readable, TransformCallback } from 'node:stream'
+import type { Dispatcher } from 'undici'
+import { toClientHeaders } from '../actions/headers.ts'
+import type { Refusal } from '../error.ts'
+import { refuse } from '../gateway.ts'
+import { limits } from '../limits.ts'
+import type { ProxyPlan } from '../plan.ts'
+import { toBodyRefusal } from '../policies/body-size.ts'
+import type { Outcome } from '../runtime.ts'
+import { sendAnswer } from './answer.ts'
+import type { Finish, NodeIo } from './exchange-io.ts'
+import type { Lease, Pool } from './pool.ts'
+import { isReusedConnectionLoss, toUpstreamRefusal } from './upstream-error.ts'
+
+/**
+ * Passes a request on and the answer back, as it comes: no body is held, back-pressure goes both ways, and whoever
+ * leaves takes the other side along. An answer that breaks off is broken off for the client too.
+ */
+export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish): void {
+  new Forwarding(plan, io, pool, finish).start()
+}
+
+/** One request under way. A class, because undici calls back on one object and this is the hottest path there is. */
+class Forwarding implements Dispatcher.DispatchHandler {
+  readonly #plan: ProxyPlan
+  readonly #io: NodeIo
+  readonly #pool: Pool
+  readonly #finish: Finish
+  #lease: Lease | undefined
+  #released = false
+  #controller: Dispatcher.DispatchController | undefined
+  #body: CountedBody | undefined
+  /** The last chunk, held until the tick ends, so that a small answer is written at once with its head. */
+  #held: Buffer | undefined
+  #flushing = false
+  #status = 0
+  #informational = 0
+  #attempts = 0
+  #bytes = 0
+  #sentAt = 0
+  #upstreamMs: number | undefined
+  #end: Outcome['end'] = 'done'
+  #cause: string | undefined
+  #settled = false
+
+  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish) {
+    this.#plan = plan
+    this.#io = io
+    this.#pool = pool
+    this.#finish = finish
+  }
+
+  start(fresh = false): void {
+    const { exchange, upstream, target, headers, readTimeoutMs } = this.#plan
+    const lease = this.#pool.take(upstream, fresh)
+    if (!lease) return this.#refuse(busy)
+    if (!this.#settled && this.#attempts === 0) this.#io.response.once('close', () => this.#onClose())
+    this.#lease = lease
+    this.#released = false
+    this.#attempts++
+    this.#sentAt = performance.now()
+    const hasBody = exchange.hasBody && this.#readBody()
+    lease.client.dispatch(
+      {
+        path: target,
+        method: exchange.method as Dispatcher.HttpMethod,
+        headers:
+          hasBody && exchange.contentLength !== null
+            ? [...headers, 'content-length', String(exchange.contentLength)]
+            : headers,
+        body: this.#body ?? null,
+        headersTimeout: readTimeoutMs,
+        bodyTimeout: readTimeoutMs,
+      },
+      this,
+    )
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#settled) controller.abort(clientGone)
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    if (status < 200) return this.#onInformational(controller)
+    this.#status = status
+    this.#upstreamMs = performance.now() - this.#sentAt
+    const { exchange, response: edits } = this.#plan
+    const received = toText(controller.rawHeaders)
+    // An answer before the whole body was read: what still comes would have to be read only to be thrown away.
+    if (exchange.hasBody && !this.#io.request.complete) this.#io.response.shouldKeepAlive = false
+    this.#io.response.writeHead(status, toClientHeaders(exchange, edits, status, received))
+    this.#flushSoon()
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#bytes += chunk.length
+    const held = this.#held
+    this.#held = chunk
+    if (held && !this.#io.response.write(held)) this.#pauseUntilDrained(controller)
+    this.#flushSoon()
+  }
+
+  onResponseEnd(): void {
+    this.#release()
+    this.#io.response.end(this.#held)
+    this.#held = undefined
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#release()
+    if (this.#settled) return
+    if (this.#body?.tooLarge) return this.#onTooLarge()
+    if (this.#mayTryAgain(error)) return this.start(true)
+    this.#cause = toCause(error)
+    if (this.#io.response.headersSent) return this.#cut(error)
+    this.#refuse(toUpstreamRefusal(error, this.#plan, this.#attempts))
+  }
+
+  /** 1xx answers are counted, not passed on: few clients expect them, and a flood of them is an attack. */
+  #onInformational(controller: Dispatcher.DispatchController): void {
+    this.#informational++
+    if (this.#informational > limits.informationalMax) controller.abort(new Error('too many informational answers'))
+  }
+
+  #flushSoon(): void {
+    if (this.#flushing) return
+    this.#flushing = true
+    process.nextTick(flush, this)
+  }
+
+  /** Writes what the tick has brought, so that an event of a stream is never kept waiting for the next. */
+  flush(): void {
+    this.#flushing = false
+    const { response } = this.#io
+    if (response.writableEnded || response.destroyed) return
+    const held = this.#held
+    this.#held = undefined
+    if (!held) return response.flushHeaders()
+    if (!response.write(held) && this.#controller) this.#pauseUntilDrained(this.#controller)
+  }
+
+  #pauseUntilDrained(controller: Dispatcher.DispatchController): void {
+    controller.pause()
+    this.#io.response.once('drain', () => controller.resume())
+  }
+
+  #readBody(): boolean {
+    const { request, response } = this.#io
+    if (this.#plan.exchange.expectsContinue) response.writeContinue()
+    this.#body = new CountedBody(this.#plan.bodyBytesMax)
+    const body = this.#body
+    // The client broke off or sent a bad chunk: the upstream must not take what came for the whole.
+    const fail = (): void => void (request.complete || body.destroy(clientGone))
+    request.once('error', fail)
+    request.once('close', fail)
+    ;(request as Readable).pipe(body)
+    return true
+  }
+
+  /** A kept connection may be closed by its server in the moment it is used again: that is worth one more try. */
+  #mayTryAgain(error: Error): boolean {
+    const { method, hasBody } = this.#plan.exchange
+    const lost = this.#lease?.used === true && this.#attempts === 1 && isReusedConnectionLoss(error)
+    return (
+      lost &&
+      !hasBody &&
+      !this.#io.response.headersSent &&
+      (method === 'GET' || method === 'HEAD' || method === 'OPTIONS')
+    )
+  }
+
+  #onTooLarge(): void {
+    if (this.#io.response.headersSent) return this.#cut(new Error('body too large'))
+    this.#refuse(toBodyRefusal(this.#plan.bodyBytesMax))
+  }
+
+  #refuse(refusal: Refusal): void {
+    this.#settled = true
+    const server = this.#lease?.server
+    const outcome = { refusal, ...(server && { server }), ...(this.#cause && { cause: this.#cause }) }
+    this.#io.request.unpipe()
+    sendAnswer(refuse(this.#plan.exchange, refusal), this.#io, this.#finish, outcome, this.#plan)
+  }
+
+  /** The client must see that this is not the whole answer: no last chunk, no clean end. */
+  #cut(error: Error): void {
+    this.#end = error.name === 'BodyTimeoutError' ? 'stalled' : 'upstream_cut'
+    const held = this.#held
+    this.#held = undefined
+    const { response } = this.#io
+    if (held) response.write(held, () => response.destroy())
+    else response.destroy()
+  }
+
+  #release(): void {
+    if (this.#released) return
+    this.#released = true
+    this.#lease?.release()
+  }
+
+  /** Every request ends here, unless the gateway answered it in the end. */
+  #onClose(): void {
+    if (this.#settled) return
+    this.#settled = true
+    const { response } = this.#io
+    if (!response.writableFinished) {
+      if (this.#end === 'done') this.#end = 'client_gone'
+      this.#controller?.abort(clientGone)
+      this.#body?.destroy(clientGone)
+    }
+    const outcome: Outcome = { status: this.#status, bytes: this.#bytes, end: this.#end }
+    if (this.#lease) outcome.server = this.#lease.server
+    if (this.#upstreamMs !== undefined) outcome.upstreamMs = this.#upstreamMs
+    if (this.#cause !== undefined) outcome.cause = this.#cause
+    this.#finish(this.#plan, outcome)
+  }
+}
+
+/** A request body on its way, counted whatever its head said of it. */
+class CountedBody extends Transform {
+  readonly #max: number
+  #count = 0
+  tooLarge = false
+
+  constructor(max: number) {
+    super()
+    this.#max = max
+    // Whoever sends it hears of it; undici destroys a body that it no longer wants.
+    this.on('error', () => {})
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, callback: TransformCallback): void {
+    this.#count += chunk.length
+    if (this.#count <= this.#max) return callback(null, chunk)
+    this.tooLarge = true
+    callback(new Error('body too large'))
+  }
+}
+
+const flush = (forwarding: Forwarding): void => forwarding.flush()
+
+const clientGone = new Error('the client is gone')
+clientGone.name = 'ClientGone'
+
+const busy: Refusal = {
+  code: 'upstream_busy',
+  detail: 'too many requests are with the upstream',
+  limit: { name: 'upstreamConnectionsMax', value: limits.upstreamConnectionsMax },
+  headers: ['Retry-After', '1'],
+}
+
+const toCause = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : error.name)
+
+/** Field lines as text, byte for byte (RFC 9110 §5.5: obs-text is opaque). */
+export function toText(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
+  const headers: string[] = []
+  if (Array.isArray(raw)) for (const part of raw) headers.push(typeof part === 'string' ? part : part.latin1Slice())
+  return headers
+}

@@ -1,0 +1,111 @@
+import { randomUUID } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import { fetch } from 'undici'
+import { isInNetwork, readAddress, walkHops } from '../address.ts'
+import type { Address, Network } from '../address.ts'
+import type { Fields, RawRequest } from '../exchange.ts'
+import { toLogLine } from '../log.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Plan } from '../plan.ts'
+import type { Facts, Limiter, Outcome, Runtime } from '../runtime.ts'
+import { sendAnswer } from './answer.ts'
+import { createAssets } from './assets.ts'
+import type { NodeIo } from './exchange-io.ts'
+import { forward } from './forward.ts'
+import type { Pool } from './pool.ts'
+import { joinWebSocket } from './upgrade.ts'
+
+export interface NodeRuntimeOptions {
+  limiter: Limiter
+  /** Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. */
+  trustedHops: Network[]
+  pool: Pool
+  metrics: Metrics
+  /** Takes access-log lines. */
+  log: (line: string) => void
+  /** The client side of joined WebSockets. */
+  tunnels: Set<Duplex>
+}
+
+/** The runtime on Node: sockets, memory and files. */
+export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, void> {
+  const { metrics, log, pool, tunnels } = options
+  const facts = createNodeFacts(options)
+  const assets = createAssets()
+
+  function finish(plan: Plan, outcome: Outcome): void {
+    const durationMs = facts.monotonic() - plan.exchange.startedAt
+    metrics.finish(plan, outcome, durationMs)
+    log(toLogLine(plan, outcome, facts.now(), durationMs))
+  }
+
+  return {
+    ...facts,
+    answer: (plan, io) => sendAnswer(plan, io, finish),
+    forward: (plan, io) =>
+      plan.websocket ? joinWebSocket(plan, io, pool, finish, tunnels) : forward(plan, io, pool, finish),
+    readAsset: (plan, io) => assets.send(plan, io, finish),
+  }
+}
+
+/** What deciding needs to know on Node; `explain` decides with it too. */
+export function createNodeFacts({ limiter, trustedHops }: Pick<NodeRuntimeOptions, 'limiter' | 'trustedHops'>): Facts {
+  const addresses = new Map<string, Address>()
+
+  function clientAddress({ peer, secure }: RawRequest, fields: Fields): { address: Address; scheme: 'http' | 'https' } {
+    const address = addressOf(peer)
+    const scheme = secure ? 'https' : 'http'
+    if (trustedHops.length === 0 || !trustedHops.some((network) => isInNetwork(address, network)))
+      return { address, scheme }
+    // The hop in front of us says how the client reached it.
+    const forwarded = fields.forwardedProto.toLowerCase()
+    return {
+      address: walkHops(address, fields.forwardedFor, trustedHops),
+      scheme: forwarded === 'https' || forwarded === 'http' ? forwarded : scheme,
+    }
+  }
+
+  function addressOf(peer: string): Address {
+    const known = addresses.get(peer)
+    if (known) return known
+    if (addresses.size >= addressesMax) addresses.clear()
+    const address = readAddress(peer) ?? nowhere
+    addresses.set(peer, address)
+    return address
+  }
+
+  return {
+    clientAddress,
+    isEdge: false,
+    limiter,
+    fetchText,
+    now: Date.now,
+    monotonic: () => performance.now(),
+    randomId: randomUUID,
+  }
+}
+
+const addressesMax = 10_000
+
+/** A peer that is gone has no address any more. */
+const nowhere: Address = { text: '0.0.0.0', bucket: '0.0.0.0', groups: [0, 0, 0, 0, 0, 0xffff, 0, 0] }
+
+async function fetchText(
+  url: string,
+  { timeoutMs, bytesMax }: { timeoutMs: number; bytesMax: number },
+): Promise<string> {
+  const response = await fetch(url, {
+    signal: AbortSignal.timeout(timeoutMs),
+    redirect: 'error',
+    headers: { accept: 'application/json' },
+  })
+  if (!response.ok || !response.body) throw new Error(`status ${response.status}`)
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of response.body) {
+    size += chunk.length
+    if (size > bytesMax) throw new Error('too long')
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

@@ -1,0 +1,44 @@
+import type { Refusal } from '../error.ts'
+import { limits } from '../limits.ts'
+import type { ProxyPlan } from '../plan.ts'
+
+/** What an upstream's failure is to the client: 504 when time ran out, else 502, with the bound that was reached. */
+export function toUpstreamRefusal(error: Error, plan: ProxyPlan, attempts: number): Refusal {
+  const code = codeOf(error)
+  if (code === 'UND_ERR_CONNECT_TIMEOUT')
+    return timeout('the upstream took no connection in time', 'connectTimeoutMs', plan.upstream.connectTimeoutMs)
+  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT')
+    return timeout('the upstream gave no answer in time', 'readTimeoutMs', plan.readTimeoutMs)
+  if (code === 'UND_ERR_HEADERS_OVERFLOW')
+    return malformed(
+      "the head of the upstream's answer is too large",
+      'upstreamHeaderBytesMax',
+      limits.upstreamHeaderBytesMax,
+    )
+  if (error.message === 'too many informational answers')
+    return malformed('the upstream sent too many informational answers', 'informationalMax', limits.informationalMax)
+  const limit = { name: 'attempts', value: attempts }
+  if (isConnectionLoss(code)) return { code: 'upstream_unreachable', detail: 'the upstream cannot be reached', limit }
+  return { code: 'upstream_malformed', detail: "the upstream's answer is not valid HTTP", limit }
+}
+
+/** Lost before a byte of the answer came. */
+export function isReusedConnectionLoss(error: Error): boolean {
+  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error)) && error.message !== 'bad upgrade'
+}
+
+const isConnectionLoss = (code: string): boolean =>
+  /^E[A-Z_]+$/.test(code) || code === 'UND_ERR_SOCKET' || code === 'UND_ERR_DESTROYED'
+
+const codeOf = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : '')
+
+const timeout = (detail: string, name: string, value: number): Refusal => ({
+  code: 'upstream_timeout',
+  detail,
+  limit: { name, value },
+})
+const malformed = (detail: string, name: string, value: number): Refusal => ({
+  code: 'upstream_malformed',
+  detail,
+  limit: { name, value },
+})

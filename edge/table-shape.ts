@@ -1,0 +1,170 @@
+import { array, either, integer, isBoolean, isRecord, isText, object, oneOf, oneOrMore, record, text } from './shape.ts'
+import type { Check } from './shape.ts'
+
+/** What `table.ts` says in types, said again for data that no compiler saw. A test holds the two against each other. */
+
+const fieldName = { name: /^[A-Za-z0-9-]+$/, what: 'a field name (letters, digits, dashes)' }
+const fieldValue = text(/^[\t\x20-\x7e]*$/, 'visible ASCII on one line')
+const name = { name: /^[a-z][a-z0-9-]*$/, what: 'lower-case letters, digits and dashes' }
+const fields = record(fieldValue, fieldName)
+const milliseconds = integer({ min: 1, max: 2_147_483_647 })
+const errors = oneOf('problem', 'nest', 'fastapi', 'drf')
+const headers = either([isText, oneOf('strict', 'basic', 'none')], [() => true, fields])
+const host = text(
+  /^(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$|^\[[0-9a-f:.]+\]$/,
+  "a lower-case host without port, such as 'shop.example' or '*.shop.example'",
+)
+
+const limit = object({
+  required: {
+    by: either(
+      [isText, oneOf('address', 'subject')],
+      [() => true, object({ required: { header: text(/^[A-Za-z0-9-]+$/, 'a field name') } })],
+    ),
+    requests: integer({ min: 1, max: 1_000_000_000 }),
+    per: text(/^[1-9]\d{0,8} ?(ms|s|m|h|d)$/, "a duration such as '1 s', '10 s', '1 m', '1 h' or '1 d'"),
+  },
+  optional: { burst: integer({ min: 0, max: 1_000_000 }), whenDown: oneOf('local', 'closed') },
+})
+
+const tokenSource = either(
+  [isText, oneOf('bearer')],
+  [
+    (value) => isRecord(value) && 'cookie' in value,
+    object({ required: { cookie: text(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'a cookie name') } }),
+  ],
+  [() => true, object({ required: { query: text(/^[A-Za-z0-9_.-]+$/, "a parameter's name") } })],
+)
+
+const auth = object({
+  required: { jwt: text() },
+  optional: { from: oneOrMore(tokenSource), optional: oneOf(true, false), claims: record(oneOrMore(text())) },
+})
+
+const edits = object({
+  optional: { set: fields, remove: array(text(/^[A-Za-z0-9-]+$/, 'a field name')) },
+})
+
+const proxy = object({
+  required: { to: text() },
+  optional: {
+    strip: text(/^\/[^*?#]*[^/*?#]$/, "leading segments such as '/api'"),
+    path: text(/^\//, "a path such as '/ws'"),
+    websocket: oneOf(true, false),
+    readTimeoutMs: milliseconds,
+    idleMs: milliseconds,
+  },
+})
+
+const ending = array(text(/^[A-Za-z0-9]+$/, "an ending without its dot, such as 'js'"))
+const files = object({
+  required: { root: text(/[^]/, 'a folder') },
+  optional: {
+    spa: oneOf(true, false),
+    immutable: ending,
+    noStore: array(text(/^[^/]/, "a path below the folder, such as 'sw.js'")),
+  },
+})
+
+const redirect = object({
+  required: { to: text(/^(https?:\/\/|\/)[\x21-\x7e]*$/, "a URL or a path, such as 'https://shop.example{path}'") },
+  optional: { status: oneOf(301, 302, 303, 307, 308) },
+})
+
+const respond = object({
+  required: { status: integer({ min: 200, max: 599 }) },
+  optional: { type: fieldValue, body: text() },
+})
+
+export const actionNames = ['proxy', 'files', 'redirect', 'respond'] as const
+
+const route = object({
+  required: { path: text(/^\//, "a path such as '/ws' or '/api/*'") },
+  optional: {
+    methods: array(text(/^[A-Z]+(-[A-Z]+)*$/, 'an upper-case method'), { min: 1 }),
+    matchHeaders: record(either([isText, fieldValue], [() => true, oneOf(true)]), fieldName),
+    https: oneOf(false),
+    limit: oneOrMore(limit),
+    auth,
+    bodyBytesMax: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+    cache: either(
+      [isText, oneOf('no-store', 'revalidate', 'immutable')],
+      [() => true, object({ required: { control: fieldValue } })],
+    ),
+    headers,
+    errors,
+    requestHeaders: edits,
+    responseHeaders: edits,
+    proxy,
+    files,
+    redirect,
+    respond,
+  },
+})
+
+const https = either(
+  [isBoolean, oneOf(true, false)],
+  [
+    () => true,
+    object({
+      optional: {
+        redirect: oneOf(true, false),
+        hsts: either(
+          [isBoolean, oneOf(false)],
+          [
+            () => true,
+            object({
+              required: { maxAgeSeconds: integer({ min: 0, max: 1_000_000_000 }) },
+              optional: { includeSubDomains: oneOf(true, false), preload: oneOf(true, false) },
+            }),
+          ],
+        ),
+      },
+    }),
+  ],
+)
+
+const site = object({
+  required: { hosts: array(host, { min: 1 }), routes: array(route, { min: 1 }) },
+  optional: {
+    default: oneOf(true, false),
+    https,
+    trustedEdges: object({ required: { secret: text() } }),
+    errors,
+    headers,
+  },
+})
+
+const upstream = object({
+  required: {
+    servers: array(
+      text(
+        /^https?:\/\/([^\s/@?#:[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?\/?$/,
+        "an origin such as 'http://127.0.0.1:8100', without a path",
+      ),
+      { min: 1 },
+    ),
+  },
+  optional: { connectTimeoutMs: milliseconds },
+})
+
+const key = object({
+  required: { algorithms: array(oneOf('HS256', 'RS256', 'ES256', 'EdDSA'), { min: 1 }) },
+  optional: {
+    secret: text(),
+    publicKey: text(/-----BEGIN PUBLIC KEY-----/, 'a PEM that begins with -----BEGIN PUBLIC KEY-----'),
+    jwks: text(
+      /^(https:\/\/|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/,
+      'an https URL (http only on a loopback address)',
+    ),
+    issuer: oneOrMore(text()),
+    audience: oneOrMore(text()),
+    requiredClaims: array(text()),
+    clockToleranceSeconds: integer({ min: 0, max: 60 }),
+  },
+})
+
+export const tableShape: Check = object({
+  required: { name: text(name.name, name.what), sites: array(site, { min: 1 }) },
+  optional: { upstreams: record(upstream, name), keys: record(key, name) },
+})

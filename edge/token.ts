@@ -1,0 +1,190 @@
+import { createLocalJWKSet, decodeProtectedHeader, errors, importSPKI, jwtVerify } from 'jose'
+import type { CryptoKey, FlattenedJWSInput, JWTVerifyGetKey } from 'jose'
+import { toIdentity } from './identity.ts'
+import type { Identity } from './identity.ts'
+import { createKeySet, isStrongKey } from './key-set.ts'
+import { limits } from './limits.ts'
+import type { Facts } from './runtime.ts'
+import type { Algorithm, Key } from './table.ts'
+
+/** What became of a token. 'unavailable': the keys could not be had, so nobody knows. */
+export type TokenVerdict =
+  | { outcome: 'verified'; identity: Identity }
+  | { outcome: 'refused'; reason: string }
+  | { outcome: 'unavailable' }
+
+export interface Verifier {
+  /** 'cowrite/access'. */
+  id: string
+  /** Verifies a token's text; at once when it was verified before. */
+  verify(token: string, facts: Facts): TokenVerdict | Promise<TokenVerdict>
+}
+
+/**
+ * Verifies tokens of one key (RFC 7519, RFC 8725). A verified token is remembered until it expires, so that a signature
+ * is paid once. Only text in canonical base64url reaches the memory, so one token has one spelling.
+ */
+export function createVerifier(id: string, key: Key): Verifier {
+  const remembered = new Map<string, { identity: Identity; verdict: TokenVerdict; notBefore: number }>()
+  const tolerance = key.clockToleranceSeconds ?? 30
+  let keys: { get: JWTVerifyGetKey } | undefined
+
+  function verify(token: string, facts: Facts): TokenVerdict | Promise<TokenVerdict> {
+    const known = remembered.get(token)
+    if (known) {
+      const now = facts.now() / 1_000
+      if (known.identity.expiresAt + tolerance > now && known.notBefore - tolerance <= now) return known.verdict
+      remembered.delete(token)
+    }
+    if (!isCanonicalToken(token)) return refused('the token is malformed')
+    return verifySignature(token, facts)
+  }
+
+  async function verifySignature(token: string, facts: Facts): Promise<TokenVerdict> {
+    keys ??= createKeys(key, facts)
+    try {
+      const { payload } = await jwtVerify(token, keys.get, {
+        algorithms: key.algorithms,
+        issuer: key.issuer,
+        audience: key.audience,
+        requiredClaims: ['exp', ...(key.requiredClaims ?? [])],
+        clockTolerance: tolerance,
+        currentDate: new Date(facts.now()),
+      })
+      const { exp = Number.NaN, nbf = 0 } = payload
+      if (!Number.isFinite(exp) || !Number.isFinite(nbf)) return refused('the token has a time that is no number')
+      const identity = toIdentity(payload, exp)
+      const verdict: TokenVerdict = { outcome: 'verified', identity }
+      remember(token, { identity, verdict, notBefore: nbf })
+      return verdict
+    } catch (error) {
+      return toVerdict(error)
+    }
+  }
+
+  function remember(token: string, entry: { identity: Identity; verdict: TokenVerdict; notBefore: number }): void {
+    const oldest = remembered.size >= limits.rememberedTokensMax ? remembered.keys().next().value : undefined
+    if (oldest !== undefined) remembered.delete(oldest)
+    remembered.set(token, entry)
+  }
+
+  return { id, verify }
+}
+
+/** Why a key cannot be used; all reasons. */
+export async function findKeyFaults(key: Key): Promise<{ at: string; problem: string; fix: string }[]> {
+  const faults: { at: string; problem: string; fix: string }[] = []
+  const given = (['secret', 'publicKey', 'jwks'] as const).filter((name) => key[name] !== undefined)
+  if (given.length !== 1)
+    faults.push({
+      at: '',
+      problem: given.length === 0 ? 'has nothing to verify with' : `has ${given.join(' and ')}`,
+      fix: "give it exactly one of 'secret', 'publicKey' and 'jwks'",
+    })
+  const symmetric = key.algorithms.filter(isSymmetric)
+  if (symmetric.length > 0 && symmetric.length < key.algorithms.length)
+    faults.push({
+      at: 'algorithms',
+      problem: `mixes secrets (${symmetric.join(', ')}) and public keys (${key.algorithms.filter((name) => !isSymmetric(name)).join(', ')})`,
+      fix: 'a public key is no secret: make two keys',
+    })
+  else if (given[0] === 'secret' ? symmetric.length === 0 : given.length === 1 && symmetric.length > 0)
+    faults.push({
+      at: 'algorithms',
+      problem: `${key.algorithms.join(', ')} cannot be verified with a '${given[0]}'`,
+      fix: given[0] === 'secret' ? 'write HS256' : 'write RS256, ES256 or EdDSA',
+    })
+  const secret = key.secret === undefined ? undefined : findSecretFault(key.secret)
+  if (secret) faults.push({ at: 'secret', ...secret })
+  if (key.publicKey !== undefined && faults.length === 0)
+    faults.push(...(await findPublicKeyFaults(key.publicKey, key.algorithms)))
+  return faults
+}
+
+/** Why a secret is none: too short, too uniform, or printed somewhere for everyone to read. */
+export function findSecretFault(secret: string): { problem: string; fix: string } | undefined {
+  const fix = "make one with 'openssl rand -base64 48'"
+  const bytes = new TextEncoder().encode(secret).length
+  if (isPublished(secret)) return { problem: 'is a published example', fix }
+  if (bytes < 32) return { problem: `has ${bytes} bytes; HS256 needs 32 (RFC 7518 §3.2)`, fix }
+  if (new Set(secret).size < 8) return { problem: 'repeats a few characters', fix }
+  return undefined
+}
+
+/** Secrets that stand in documents, templates and tutorials, and what follows their pattern. */
+const isPublished = (secret: string): boolean =>
+  /change[-_ ]?(me|this|it)\b|^your[-_ ]|\byour[-_ ](super|very|jwt|secret|secure|own|key)|django-insecure|super[-_ ]?secret|a-string-secret-at-least|your-256-bit-secret/i.test(
+    secret,
+  ) || /^(secret|password|example|test|postgres|admin)([-_ ]?key)?\d*$/i.test(secret)
+
+const isSymmetric = (algorithm: Algorithm): boolean => algorithm.startsWith('HS')
+
+async function findPublicKeyFaults(
+  pem: string,
+  algorithms: Algorithm[],
+): Promise<{ at: string; problem: string; fix: string }[]> {
+  const fix = 'give the public key that signs these tokens, as PEM (SPKI), RSA with at least 2048 bits'
+  const faults = await Promise.all(
+    algorithms.map(async (algorithm) => {
+      const key = await importSPKI(pem, algorithm).catch(() => undefined)
+      if (!key) return [{ at: 'publicKey', problem: `is no key for ${algorithm}`, fix }]
+      return isStrongKey(key) ? [] : [{ at: 'publicKey', problem: 'is too weak', fix }]
+    }),
+  )
+  return faults.flat()
+}
+
+function createKeys(key: Key, facts: Facts): { get: JWTVerifyGetKey } {
+  if (key.secret !== undefined) {
+    const bytes = new TextEncoder().encode(key.secret)
+    return { get: () => bytes }
+  }
+  if (key.jwks !== undefined) return { get: createKeySet(key.jwks, facts, (jwks) => createLocalJWKSet(jwks)) }
+  const imported = new Map<string, Promise<CryptoKey>>()
+  const get: JWTVerifyGetKey = ({ alg = '' }: { alg?: string }, _token?: FlattenedJWSInput) => {
+    const made = imported.get(alg) ?? importSPKI(key.publicKey ?? '', alg)
+    imported.set(alg, made)
+    return made
+  }
+  return { get }
+}
+
+const refused = (reason: string): TokenVerdict => ({ outcome: 'refused', reason })
+
+/** What jose says in words that name no part of the token. */
+function toVerdict(error: unknown): TokenVerdict {
+  if (error instanceof errors.JWTExpired) return refused('the token has expired')
+  if (error instanceof errors.JWTClaimValidationFailed)
+    return refused(`the claim '${error.claim}' is not what it must be`)
+  if (error instanceof errors.JWSSignatureVerificationFailed) return refused('the signature is not ours')
+  if (error instanceof errors.JOSEAlgNotAllowed) return refused('the algorithm is not accepted')
+  if (error instanceof errors.JWKSNoMatchingKey) return refused('no key has signed this')
+  if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout))
+    return refused('the token is malformed')
+  return { outcome: 'unavailable' }
+}
+
+/** Three parts of base64url without padding (RFC 7515 §7.1), none of which could be written another way. */
+export function isCanonicalToken(token: string): boolean {
+  if (token.length > limits.tokenBytesMax || !/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token))
+    return false
+  return token.split('.').every(isCanonicalBase64Url) && hasPlainHeader(token)
+}
+
+function isCanonicalBase64Url(part: string): boolean {
+  const left = part.length % 4
+  if (left === 0) return true
+  const last = BASE64URL.indexOf(part.at(-1) ?? '')
+  return left !== 1 && (left === 2 ? (last & 15) === 0 : (last & 3) === 0)
+}
+
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+
+function hasPlainHeader(token: string): boolean {
+  try {
+    const header = decodeProtectedHeader(token)
+    return header.b64 !== false && header.zip === undefined
+  } catch {
+    return false
+  }
+}
