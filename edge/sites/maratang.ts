@@ -32,8 +32,8 @@ export default {
           respond: { status: 404, type: 'application/json; charset=utf-8', body: '{"detail":"Not Found"}' },
         },
 
-        // Unity's files keep their names from build to build, so browsers must ask each time.
-        { path: '/*', cache: 'revalidate', files: { root: 'origin/maratang/web' } },
+        // Nothing is 'immutable': Unity's files keep their names from build to build, so browsers ask each time.
+        { path: '/*', files: { root: 'origin/maratang/web' } },
       ],
     },
   ],
