@@ -146,7 +146,7 @@ function readFields(headers: string[]): Fields {
   for (let i = 0; i < headers.length; i += 2) {
     const received = headers[i] ?? ''
     const value = headers[i + 1] ?? ''
-    const { name, kind } = readFieldName(received)
+    const { kind } = readFieldName(received)
     switch (kind) {
       case 'forward':
         fields.forward.push(received, value)

@@ -11,6 +11,8 @@ export interface Metrics {
   begin(): void
   /** A request ended. */
   finish(plan: Plan, outcome: Outcome, durationMs: number): void
+  /** Bytes were refused that were no request. */
+  refuse(code: string): void
   /** The text, with `gauges` (name, help, value) that are read at this moment. */
   toText(gauges: Gauge[]): string
 }
@@ -110,6 +112,7 @@ export function createMetrics(): Metrics {
       open++
     },
     finish,
+    refuse: (code) => count(refusals, labels({ table: '', code })),
     toText,
   }
 }

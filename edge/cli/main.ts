@@ -1,0 +1,102 @@
+import { randomBytes } from 'node:crypto'
+import { ConfigError, compileTables } from '../compile.ts'
+import type { CompiledGateway, TableSource } from '../compile.ts'
+import { explain } from '../explain.ts'
+import { createLocalLimiter } from '../local-limiter.ts'
+import { readConfig, readListenAddress, UsageError } from '../node/config.ts'
+import type { Config } from '../node/config.ts'
+import { loadTables } from '../node/load-tables.ts'
+import { createLogSink } from '../node/log-sink.ts'
+import { createRedisLimiter } from '../node/redis-limiter.ts'
+import { createNodeFacts } from '../node/runtime.ts'
+import { startGateway } from '../node/serve.ts'
+import { requiredVariables } from '../variables.ts'
+import { readCommandLine, usage } from './command-line.ts'
+import type { CommandLine } from './command-line.ts'
+import { createPaint } from './paint.ts'
+import { showExplanation, showFaults, showRoutes, showSummary, toRoutesJson } from './show.ts'
+
+/** The program: one of its commands, and what its end is. */
+async function main(args: string[]): Promise<void> {
+  try {
+    const line = readCommandLine(args)
+    if (line.command === 'help') return say(usage)
+    const config = readConfig()
+    const sources = await loadTables(line.tables)
+    if (line.command === 'serve') return await serve(line, config, await compileTables(sources, config))
+    await inspect(line, config, await compileTables(sources, withStandIns(line, config, sources)))
+  } catch (error) {
+    process.exitCode = toExitCode(error)
+  }
+}
+
+async function serve(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
+  const local = createLocalLimiter({ now: Date.now })
+  const redis = config.redisUrl === undefined ? undefined : createRedisLimiter({ url: config.redisUrl, local, now: Date.now, log: report })
+  const gateway = await startGateway({
+    compiled,
+    limiter: redis ?? local,
+    trustedHops: config.trustedHops,
+    http: readListenAddress(line.http),
+    admin: readListenAddress(line.admin),
+    accessLog: createLogSink(1),
+    report,
+  })
+  report(`daemun takes requests on port ${gateway.port}, operators on ${gateway.adminUrl}`)
+  report(`limits are counted ${redis ? 'in Redis' : 'in this process: set REDIS_URL to share them'}`)
+  if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
+  const stop = (): void => {
+    report('stopping: open requests may end')
+    void gateway.stop().then(() => redis?.close())
+  }
+  process.once('SIGINT', stop)
+  process.once('SIGTERM', stop)
+}
+
+async function inspect(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
+  const paint = createPaint(process.stdout)
+  if (line.command === 'check') return say(showSummary(compiled, paint))
+  if (line.command === 'routes') return say(line.json ? toJson(toRoutesJson(compiled)) : showRoutes(compiled, paint))
+  const facts = createNodeFacts({ limiter: createLocalLimiter({ now: Date.now }), trustedHops: config.trustedHops })
+  const { host, target, secure } = readUrl(line.url)
+  const hasHost = line.headers.some(([name]) => name.toLowerCase() === 'host')
+  const headers = [...(hasHost ? [] : ['Host', host]), ...line.headers.flat()]
+  const explanation = await explain(compiled, { method: line.method, target, version: '1.1', headers, peer: line.from, secure }, facts)
+  say(line.json ? toJson(explanation) : showExplanation(explanation, paint))
+}
+
+/** The URL's parts as a client would send them: not normalised, so that explain sees what serving sees. */
+function readUrl(url: string): { host: string; target: string; secure: boolean } {
+  const [, scheme = '', host = '', rest = ''] = /^(https?):\/\/([^/?#]*)([^#]*)/i.exec(url) ?? []
+  return { host, target: rest.startsWith('/') ? rest : `/${rest}`, secure: scheme.toLowerCase() === 'https' }
+}
+
+/**
+ * The shipped tables can be looked at on a laptop before their secrets exist: each gets one that nobody knows. Only
+ * here; serving them, and whatever concerns one's own tables, wants the real ones.
+ */
+function withStandIns(line: CommandLine, config: Config, sources: TableSource[]): Config {
+  if (line.tables.length > 0 || !config.development) return config
+  const missing = requiredVariables(sources.map(({ table }) => table)).filter((name) => !config.environment[name])
+  if (missing.length === 0) return config
+  process.stderr.write(`note: not set, stands for a random value here, and serve will ask for it: ${missing.join(', ')}\n`)
+  const standIns = Object.fromEntries(missing.map((name) => [name, randomBytes(48).toString('base64')]))
+  return { ...config, environment: { ...config.environment, ...standIns } }
+}
+
+function toExitCode(error: unknown): number {
+  const paint = createPaint(process.stderr)
+  if (error instanceof ConfigError) process.stderr.write(showFaults(error.faults, paint))
+  else if (error instanceof UsageError) process.stderr.write(`${paint.bad('✗')} ${error.message}\n`)
+  else {
+    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+    return 1
+  }
+  return 2
+}
+
+const report = (text: string): void => void process.stderr.write(`${text}\n`)
+const say = (text: string): void => void process.stdout.write(text)
+const toJson = (data: unknown): string => `${JSON.stringify(data, null, 2)}\n`
+
+await main(process.argv.slice(2))

@@ -1,0 +1,143 @@
+import type { CompiledAction, CompiledGateway, CompiledRoute } from './compile.ts'
+import { errorFacts } from './error.ts'
+import type { RawRequest } from './exchange.ts'
+import { decide } from './gateway.ts'
+import type { Trace } from './gateway.ts'
+import { matchesPattern } from './path.ts'
+import type { Plan } from './plan.ts'
+import type { Facts, LimitRule, Limiter } from './runtime.ts'
+
+/** What the gateway would do with a request and why: data, so that people and machines read the same. */
+export interface Explanation {
+  request: { id: string; method: string; scheme: string; host: string; path: string; query: string; client: string }
+  site: { table: string; hosts: string[]; errors: string } | null
+  row: { id: string; source: string | undefined } | null
+  /** More specific rows, in order of precedence, and why each did not match. */
+  passedOver: { id: string; source: string | undefined; reason: string }[]
+  policies: { name: string; asks: string; outcome: string; reason: string }[]
+  action: ExplainedAction
+  requestHeaders: { added: [string, string][]; removed: string[] }
+  responseHeaders: { added: [string, string][]; unlessPresent: [string, string][]; removed: string[] }
+  limits: Record<string, number>
+}
+
+export type ExplainedAction =
+  | { kind: 'proxy'; upstream: string; servers: string[]; target: string; websocket: boolean }
+  | { kind: 'files'; root: string; path: string; spa: boolean }
+  | { kind: 'answer'; status: number; location: string | null; error: string | null; detail: string | null; body: string }
+
+/** Decides as serving does, without carrying anything out and without counting. */
+export async function explain(compiled: CompiledGateway, raw: RawRequest, facts: Facts): Promise<Explanation> {
+  const trace: Trace = { candidates: [], verdicts: [] }
+  const plan = await decide(compiled, raw, { ...facts, limiter: uncounted(facts) }, trace)
+  const { exchange } = plan
+  const { site, route } = exchange
+  return {
+    request: {
+      id: exchange.requestId,
+      method: exchange.method,
+      scheme: exchange.scheme,
+      host: exchange.host,
+      path: exchange.path,
+      query: exchange.query,
+      client: exchange.client.text,
+    },
+    site: site ? { table: site.table, hosts: site.hosts, errors: route?.errors ?? site.errors } : null,
+    row: route ? { id: route.id, source: route.source } : null,
+    passedOver: site ? findPassedOver(site.routes, route, plan, trace) : [],
+    policies: trace.verdicts.map(({ policy, verdict }) => ({
+      name: policy.name,
+      asks: policy.describe,
+      outcome: verdict.outcome,
+      reason: verdict.reason,
+    })),
+    action: toExplainedAction(plan),
+    requestHeaders: toRequestEdits(plan, raw),
+    responseHeaders: toAnswerEdits(plan),
+    limits: toLimits(plan, route),
+  }
+}
+
+/** A limiter that lets everybody through and counts nobody. */
+const uncounted = ({ now }: Facts): Limiter => ({
+  take: (rule: LimitRule) => ({ outcome: 'allowed', remaining: (rule.burst ?? rule.requests - 1), resetAt: now() + rule.windowMs }),
+})
+
+/** The rows before the chosen one; with none chosen, all. */
+function findPassedOver(rows: CompiledRoute[], chosen: CompiledRoute | undefined, plan: Plan, trace: Trace): Explanation['passedOver'] {
+  const before = chosen ? rows.slice(0, rows.indexOf(chosen)) : rows
+  return before.map((route) => ({ id: route.id, source: route.source, reason: whyNot(route, plan, trace) }))
+}
+
+function whyNot(route: CompiledRoute, { exchange }: Plan, trace: Trace): string {
+  const seen = trace.candidates.find((candidate) => candidate.route === route)
+  if (seen) return seen.reason
+  if (!matchesPattern(route.pattern, exchange.path))
+    return route.pattern.kind === 'exact' ? `the path is not '${route.pattern.path}'` : `the path is not below '${route.pattern.path}'`
+  return `the method is not ${(route.methods ?? []).join(' or ')}`
+}
+
+function toExplainedAction(plan: Plan): ExplainedAction {
+  if (plan.kind === 'proxy')
+    return {
+      kind: 'proxy',
+      upstream: plan.upstream.name,
+      servers: plan.upstream.servers.map((server) => server.origin),
+      target: plan.target,
+      websocket: plan.websocket,
+    }
+  if (plan.kind === 'files') return { kind: 'files', root: plan.files.root, path: plan.path, spa: plan.files.spa }
+  return {
+    kind: 'answer',
+    status: plan.status,
+    location: pairs(plan.headers).find(([name]) => name === 'Location')?.[1] ?? null,
+    error: plan.refusal?.code ?? null,
+    detail: plan.refusal ? `${errorFacts(plan.refusal.code).title}: ${plan.refusal.detail}` : null,
+    body: plan.body,
+  }
+}
+
+function toRequestEdits(plan: Plan, raw: RawRequest): Explanation['requestHeaders'] {
+  if (plan.kind !== 'proxy') return { added: [], removed: [] }
+  const received = pairs(raw.headers)
+  const sent = pairs(plan.headers)
+  return {
+    added: sent.filter((field) => !has(received, field)),
+    removed: received.filter((field) => !has(sent, field) && field[0].toLowerCase() !== 'content-length').map(([name]) => name),
+  }
+}
+
+const has = (fields: [string, string][], [name, value]: [string, string]): boolean =>
+  fields.some(([other, otherValue]) => other.toLowerCase() === name.toLowerCase() && otherValue === value)
+
+function toAnswerEdits(plan: Plan): Explanation['responseHeaders'] {
+  if (plan.kind === 'answer') return { added: pairs(plan.headers), unlessPresent: [], removed: [] }
+  const { response, exchange } = plan
+  const cache: [string, string][] = response.cacheControl === undefined ? [] : [['Cache-Control', response.cacheControl]]
+  return {
+    added: [...cache, ...pairs(response.set), ...pairs(exchange.answerHeaders), ['X-Request-Id', exchange.requestId]],
+    unlessPresent: response.defaults.map(({ field }) => field),
+    removed: [...response.drops],
+  }
+}
+
+function toLimits(plan: Plan, route: CompiledRoute | undefined): Record<string, number> {
+  if (plan.kind !== 'proxy' || !route) return {}
+  const { idleMs, readTimeoutMs, bodyBytesMax, upstream } = plan
+  return { connectTimeoutMs: upstream.connectTimeoutMs, readTimeoutMs, bodyBytesMax, ...(plan.websocket && { idleMs }) }
+}
+
+function pairs(flat: string[]): [string, string][] {
+  return Array.from({ length: flat.length / 2 }, (_, index) => [flat[index * 2] ?? '', flat[index * 2 + 1] ?? ''])
+}
+
+/** A row's action in a few words: 'proxy core (strip /api)'. */
+export function describeAction(action: CompiledAction): string {
+  if (action.kind === 'proxy') {
+    const edits = [action.strip && `strip ${action.strip}`, action.path && `as ${action.path}`, action.websocket && 'WebSocket']
+    const shown = edits.filter(Boolean).join(', ')
+    return `proxy ${action.upstream.name}${shown ? ` (${shown})` : ''}`
+  }
+  if (action.kind === 'files') return `files ${action.files.root}${action.files.spa ? ' (spa)' : ''}`
+  return action.kind === 'redirect' ? `redirect ${action.status} ${action.to}` : `respond ${action.status}`
+}

@@ -1,0 +1,38 @@
+import { serve } from '@hono/node-server'
+import { Hono } from 'hono'
+import type { Gauge, Metrics } from '../metrics.ts'
+
+export interface AdminState {
+  metrics: Metrics
+  /** Why no request should be sent here now; undefined when all is well. */
+  notReady(): string | undefined
+  gauges(): Gauge[]
+}
+
+export interface Admin {
+  /** Where it listens, such as 'http://127.0.0.1:9090'. */
+  url: string
+  close(): Promise<void>
+}
+
+/** The listener for operators: health, readiness and metrics. On loopback unless told otherwise. */
+export function startAdmin(state: AdminState, { host, port }: { host: string; port: number }): Promise<Admin> {
+  const app = new Hono()
+  app.get('/healthz', (context) => context.text('ok\n'))
+  app.get('/readyz', (context) => {
+    const reason = state.notReady()
+    return reason === undefined ? context.text('ready\n') : context.text(`${reason}\n`, 503)
+  })
+  app.get('/metrics', (context) =>
+    context.body(state.metrics.toText(state.gauges()), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }),
+  )
+  return new Promise((resolve, reject) => {
+    const server = serve({ fetch: app.fetch, hostname: host, port }, (address) =>
+      resolve({
+        url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
+        close: () => new Promise((done) => server.close(() => done())),
+      }),
+    )
+    server.once('error', reject)
+  })
+}

@@ -1,0 +1,45 @@
+import { existsSync } from 'node:fs'
+import { readNetwork } from '../address.ts'
+import type { Network } from '../address.ts'
+import type { Environment } from '../variables.ts'
+
+/** What the gateway's programs read from their environment; read once, here. */
+export interface Config {
+  /** What variables in tables stand for. */
+  environment: Environment
+  /** Everything but NODE_ENV=production: hosts also answer at their `.localhost` twins. */
+  development: boolean
+  /** REDIS_URL: where limits are counted for several processes. */
+  redisUrl: string | undefined
+  /** DAEMUN_TRUSTED_HOPS: networks, separated by commas, of proxies in front of this one. */
+  trustedHops: Network[]
+}
+
+/** What is wrong with the environment or the command line. */
+export class UsageError extends Error {}
+
+/** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
+export function readConfig(): Config {
+  if (existsSync('.env')) process.loadEnvFile('.env')
+  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '' } = process.env
+  return {
+    environment: { ...process.env },
+    development: NODE_ENV !== 'production',
+    redisUrl: REDIS_URL || undefined,
+    trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
+  }
+}
+
+/** 'ADDR:PORT', ':PORT' or 'PORT'; loopback when no address is given, 0 lets the system choose a port. */
+export function readListenAddress(text: string): { host: string; port: number } {
+  const parts = /^(?:(\[[0-9a-fA-F:.]+\]|[^:]*):)?(\d{1,5})$/.exec(text)
+  const port = Number(parts?.[2] ?? Number.NaN)
+  if (!parts || port > 65_535) throw new UsageError(`'${text}' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80`)
+  return { host: (parts[1] ?? '').replace(/^\[|\]$/g, '') || '127.0.0.1', port }
+}
+
+function toNetwork(text: string): Network {
+  const network = readNetwork(text.trim())
+  if (!network) throw new UsageError(`DAEMUN_TRUSTED_HOPS has '${text}', which is no network: write it as 10.0.0.0/8 or 127.0.0.1`)
+  return network
+}

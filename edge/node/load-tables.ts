@@ -1,0 +1,58 @@
+import { readFileSync } from 'node:fs'
+import { relative, resolve } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import type { TableSource } from '../compile.ts'
+import { tables as shipped } from '../sites/index.ts'
+import { UsageError } from './config.ts'
+
+/** Loads tables from files; the shipped ones when none is named. A file's default export is the table. */
+export async function loadTables(files: string[]): Promise<TableSource[]> {
+  if (files.length > 0) return Promise.all(files.map(loadTable))
+  return shipped.map((table) => {
+    const file = fileURLToPath(new URL(`../sites/${table.name}.ts`, import.meta.url))
+    return { table, file: toShownPath(file), lines: findRowLines(readFileSync(file, 'utf8')) }
+  })
+}
+
+async function loadTable(file: string): Promise<TableSource> {
+  const path = resolve(file)
+  const text = readText(path, file)
+  try {
+    const module: { default?: unknown } = await import(pathToFileURL(path).href)
+    if (module.default === undefined) throw new UsageError(`${file} exports no table: write 'export default { … } satisfies Table'`)
+    return { table: module.default, file: toShownPath(path), lines: findRowLines(text) }
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    throw new UsageError(`${file} cannot be read as a table: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+  }
+}
+
+function readText(path: string, file: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`${file} cannot be opened: ${error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is no such file' : String(error)}`, { cause: error })
+  }
+}
+
+/** As one would name the file from here. */
+function toShownPath(path: string): string {
+  const shown = relative(process.cwd(), path)
+  return shown.startsWith('..') ? path : shown
+}
+
+/** The lines on which the rows of a table's `routes` lists begin, in their order. Reads brackets, not the language. */
+export function findRowLines(text: string): number[] {
+  const lines: number[] = []
+  const open: ('rows' | 'other')[] = []
+  let line = 1
+  const tokens = /\/\/[^\n]*|\/\*[^]*?\*\/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\broutes\s*:\s*\[|[[\]{}]|\n/g
+  for (const [token] of text.matchAll(tokens)) {
+    if (token === '{' && open.at(-1) === 'rows') lines.push(line)
+    if (token.startsWith('routes')) open.push('rows')
+    else if (token === '[' || token === '{') open.push('other')
+    else if (token === ']' || token === '}') open.pop()
+    line += token.split('\n').length - 1
+  }
+  return lines
+}
