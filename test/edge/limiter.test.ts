@@ -458,6 +458,22 @@ describe.skipIf(noPrivateRedis)(`when Redis fails ${noPrivateRedis ?? ''}`, () =
     expect(await countAllowed(limiter, rule, 500)).toBe(100)
   })
 
+  it('does not count later what was counted here', async () => {
+    const rule = toRule({ requests: 5, per: 3_600_000 })
+    await waitForRedis()
+    await server.kill()
+    for (let i = 0; i < 3; i++) {
+      await limiter.take(rule, 'somebody')
+      vi.setSystemTime(Date.now() + 1_000)
+    }
+    await server.restart()
+    await waitForRedis()
+    const client = new Redis(server.url)
+    expect(await client.keys('*:somebody:*')).toEqual([])
+    expect(await client.keys('*:anybody:*')).toHaveLength(1)
+    client.disconnect()
+  })
+
   it('starts without it, and never logs its password', async () => {
     await server.kill()
     const lines: string[] = []
