@@ -55,7 +55,7 @@ const syncRoute = createRoute({
           has_more: z.boolean(),
         })
         .openapi('Changes'),
-      'At most limit rows',
+      'At most limit rows, and the sessions that they belong to',
     ),
     401: refusals[401],
     403: refusals[403],
@@ -71,28 +71,31 @@ type Range = { userId: number; after: bigint; limit: number }
  * Reads one page of a user's history. The three tables are read from one snapshot: rows of one table that were
  * committed between two reads would otherwise move the cursor past rows of another that were not seen.
  */
-async function readChanges(sql: Sql, range: Range) {
-  const { userId, after, limit } = range
-  const [newest, sessions, events, predictions] = await sql.begin('isolation level repeatable read read only', (tx) =>
-    Promise.all([
-      readNewest(tx, userId),
-      readTable<Session>(tx, { ...range, table: 'sessions', columns: sessionColumns }),
-      readTable<Event>(tx, { ...range, table: 'events', columns: eventColumns }),
-      readTable<Prediction>(tx, { ...range, table: 'predictions', columns: predictionColumns }),
-    ]),
-  )
-  if (after > newest)
-    throw new OriginError('cursor_unknown', 'The cursor is not of this history; start again without one')
-  const changes = [...sessions, ...events, ...predictions].map(({ change }) => change).sort(ascending)
-  const cursor = changes.slice(0, limit).at(-1) ?? after
-  return {
-    user_id: userId,
-    sessions: upTo(sessions, cursor),
-    events: upTo(events, cursor),
-    predictions: upTo(predictions, cursor),
-    cursor: String(cursor),
-    has_more: changes.length > limit,
-  }
+function readChanges(sql: Sql, range: Range) {
+  return sql.begin('isolation level repeatable read read only', async (tx) => {
+    const { userId, after, limit } = range
+    const newest = await readNewest(tx, userId)
+    if (after > newest) throw cursorUnknown()
+    const sessions = await readTable<Session>(tx, { ...range, table: 'sessions', columns: sessionColumns })
+    const events = await readTable<Event>(tx, { ...range, table: 'events', columns: eventColumns })
+    const predictions = await readTable<Prediction>(tx, { ...range, table: 'predictions', columns: predictionColumns })
+
+    const changes = [...sessions, ...events, ...predictions].map(({ change }) => change).sort(ascending)
+    const cursor = changes.slice(0, limit).at(-1) ?? after
+    const page = { events: upTo(events, cursor), predictions: upTo(predictions, cursor) }
+    const ahead = changes.length > limit ? await readSessionsAhead(tx, { userId, cursor, ...page }) : []
+    return {
+      user_id: userId,
+      sessions: [...upTo(sessions, cursor), ...ahead],
+      ...page,
+      cursor: String(cursor),
+      has_more: changes.length > limit,
+    }
+  })
+}
+
+function cursorUnknown(): OriginError {
+  return new OriginError('cursor_unknown', 'The cursor is not of this history; start again without one')
 }
 
 async function readNewest(tx: Transaction, userId: number): Promise<bigint> {
@@ -109,6 +112,17 @@ async function readTable<Row extends object>(tx: Transaction, source: Source): P
     select ${tx(names)} from ${tx(`homework_helper.${table}`)}
     where user_id = ${userId} and change > ${String(after)} order by change limit ${limit + 1}`
   return rows.map(({ change, ...row }) => ({ change: BigInt(change), row: row as unknown as Row }))
+}
+
+type Page = { userId: number; cursor: bigint; events: Event[]; predictions: Prediction[] }
+
+// A session that was ended after its events were uploaded comes after them. The page carries it already, so that
+// a phone never holds an event whose session it has not seen; it comes again in its own place.
+async function readSessionsAhead(tx: Transaction, { userId, cursor, events, predictions }: Page): Promise<Session[]> {
+  const ids = [...new Set([...events, ...predictions].map(({ session_id }) => session_id))]
+  return tx<Session[]>`
+    select ${tx(sessionColumns)} from homework_helper.sessions
+    where user_id = ${userId} and id = any(${ids}::uuid[]) and change > ${String(cursor)}`
 }
 
 function ascending(a: bigint, b: bigint): number {
