@@ -1,0 +1,88 @@
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { Database } from '#origin/kit/database.ts'
+import { applyMigrations } from '#origin/kit/migrations.ts'
+import type { RunningEngine } from './engines.ts'
+import { engines, makeFolder } from './engines.ts'
+
+describe.each(engines)('migrations on $name', ({ missing, open }) => {
+  describe.skipIf(missing)('', () => {
+    let engine: RunningEngine
+    let database: Database
+    let folder: ReturnType<typeof makeFolder>
+    let schema: string
+    const apply = () => applyMigrations(database.sql, { schema, directory: pathToFileURL(`${folder.path}/`) })
+    const write = (name: string, text: string) => writeFileSync(join(folder.path, name), text)
+    let round = 0
+
+    beforeAll(async () => {
+      engine = await open()
+      database = engine.connect()
+    })
+    afterAll(async () => {
+      await database.close()
+      await engine.close()
+    })
+    beforeEach(() => {
+      folder = makeFolder()
+      schema = `system_${++round}`
+      write('0001-a.sql', `create table ${schema}.a (id int); insert into ${schema}.a values (1);`)
+      write('0002-b.sql', `create table ${schema}.b (id int);`)
+      return () => folder.remove()
+    })
+
+    it('are applied in order, once', async () => {
+      expect(await apply()).toEqual(['0001-a.sql', '0002-b.sql'])
+      expect(await apply()).toEqual([])
+      write('0003-c.sql', `insert into ${schema}.a values (2);`)
+      expect(await apply()).toEqual(['0003-c.sql'])
+      expect(await database.sql.unsafe(`select id from ${schema}.a`)).toEqual([{ id: 1 }, { id: 2 }])
+    })
+
+    it('are applied once by eight starters at the same time', async () => {
+      const applied = await Promise.all(Array.from({ length: 8 }, apply))
+      expect(applied.flat().sort()).toEqual(['0001-a.sql', '0002-b.sql'])
+    })
+
+    it('refuse a file that was edited after it was applied', async () => {
+      await apply()
+      appendFileSync(join(folder.path, '0001-a.sql'), '-- edited')
+      await expect(apply()).rejects.toMatchObject({
+        code: 'migration_changed',
+        detail: expect.stringContaining('0001-a.sql was edited'),
+      })
+    })
+
+    it('take a file whose line ends were turned by a checkout for the same file', async () => {
+      write('0002-b.sql', `create table ${schema}.b\n(id int);\n`)
+      await apply()
+      write('0002-b.sql', `create table ${schema}.b\r\n(id int);\r\n`)
+      expect(await apply()).toEqual([])
+    })
+
+    it('refuse a history with a file missing', async () => {
+      await apply()
+      rmSync(join(folder.path, '0001-a.sql'))
+      await expect(apply()).rejects.toMatchObject({
+        code: 'migration_changed',
+        detail: expect.stringContaining('its file is gone'),
+      })
+    })
+
+    it('refuse a new file that sorts before an applied one', async () => {
+      await apply()
+      write('0001-aa.sql', 'select 1')
+      await expect(apply()).rejects.toMatchObject({
+        detail: expect.stringContaining('0001-aa.sql sorts before 0002-b.sql'),
+      })
+    })
+
+    it('leave nothing behind when one of them fails', async () => {
+      write('0003-c.sql', 'select nothing')
+      await expect(apply()).rejects.toMatchObject({ code: '42703' })
+      expect(await database.sql`select from information_schema.tables where table_schema = ${schema}`).toHaveLength(0)
+    })
+  })
+})
