@@ -4,6 +4,7 @@ import type { MiddlewareHandler } from 'hono'
 import { jsonAnswer, jsonBody, refusals } from '../kit/api.ts'
 import type { Sql } from '../kit/database.ts'
 import { OriginError } from '../kit/error.ts'
+import { toFaults } from '../kit/faults.ts'
 import { instantOut, text } from '../kit/fields.ts'
 import type { Passwords } from '../kit/passwords.ts'
 import type { Tokens } from '../kit/tokens.ts'
@@ -32,7 +33,7 @@ export function declareAuth(api: OpenAPIHono<UserEnv>, dependencies: AuthDepende
 
   api.openapi(loginRoute, async (c) => {
     const isForm = c.req.header('content-type')?.includes('form')
-    const { username, password } = isForm ? c.req.valid('form') : c.req.valid('json')
+    const { username, password } = readCredentials(isForm ? c.req.valid('form') : c.req.valid('json'))
     const login = await findLogin(sql, username)
     const isRight = await passwords.verify(password, login?.password_hash)
     if (!login || !isRight) throw unauthenticated('Incorrect username or password')
@@ -123,6 +124,13 @@ const leaveRoute = createRoute({
   security: bearer,
   responses: { 204: { description: 'Switched off' }, 401: refusals[401] },
 })
+
+// A body of either type is optional to the router, so one without any type comes here empty.
+function readCredentials(value: unknown): z.infer<typeof credentials> {
+  const result = credentials.safeParse(value)
+  if (!result.success) throw new OriginError('invalid', toFaults('json', result.error.issues, value))
+  return result.data
+}
 
 async function whatIsTaken(sql: Sql, username: string): Promise<string> {
   return (await isUsernameTaken(sql, username)) ? 'Username already registered' : 'Email already registered'

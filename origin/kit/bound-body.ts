@@ -26,5 +26,7 @@ async function readWhole(request: Request, body: ReadableStream<Uint8Array>, byt
 }
 
 function tooLarge(bytesMax: number): OriginError {
-  return new OriginError('body_too_large', `The body is larger than ${bytesMax} bytes`)
+  // What is left of the body is not read, so the connection cannot carry another request.
+  const headers = { Connection: 'close' }
+  return new OriginError('body_too_large', `The body is larger than ${bytesMax} bytes`, { headers })
 }

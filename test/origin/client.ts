@@ -1,14 +1,18 @@
+/** Parsed JSON; a test asserts what is inside. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type Body = any
+
 /** A parsed answer of an API; `body` is undefined when there is none. */
-export type Answer = { status: number; headers: Headers; body: any }
+export type Answer = { status: number; headers: Headers; body: Body }
 
 type Options = { token?: string; headers?: Record<string, string>; form?: Record<string, string>; raw?: string }
 
 /** A user of a test API: its id, its token, and requests that carry the token. */
-export type TestUser = Awaited<ReturnType<ReturnType<typeof createClient>['signUp']>>
+export type TestUser = ReturnType<ReturnType<typeof createClient>['signIn']>
 
 /** A client of the API at `url`, as a phone would be. */
 export function createClient(url: string) {
-  return { request, signUp }
+  return { request, signUp, signIn }
 
   async function request(method: string, path: string, body?: unknown, options: Options = {}): Promise<Answer> {
     const { token, headers, form, raw } = options
@@ -26,18 +30,19 @@ export function createClient(url: string) {
     return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text || undefined }
   }
 
-  async function signUp(username = `user-${crypto.randomUUID().slice(0, 8)}`) {
-    const password = 'correct horse'
+  /** Makes an account through the API. */
+  async function signUp(username = `user-${crypto.randomUUID().slice(0, 8)}`, password = 'correct horse') {
     const email = `${username}@example.com`
     const { body: user } = await request('POST', '/api/v1/auth/register', { username, email, password })
     const { body: login } = await request('POST', '/api/v1/auth/login', { username, password })
-    const token: string = login.access_token
+    return signIn({ id: user.id, username, email, password, token: login.access_token })
+  }
+
+  /** Requests of somebody who has a token. */
+  function signIn(account: { id: number; username: string; email: string; password: string; token: string }) {
+    const { token } = account
     return {
-      id: user.id as number,
-      username,
-      email,
-      password,
-      token,
+      ...account,
       get: (path: string) => request('GET', path, undefined, { token }),
       put: (path: string, body: unknown) => request('PUT', path, body, { token }),
       post: (path: string, body: unknown, headers?: Record<string, string>) =>
