@@ -22,14 +22,15 @@ import { fillVariables, requiredVariables } from '#edge/variables.ts'
  *
  * Only METHOD, URL and OUTCOME must be there. The URL goes to the gateway as it is written; ws: and wss: ask for a
  * WebSocket. ×COUNT: what the last of so many requests at one moment gets. uncounted: the shared counters are down.
- * as SUBJECT: with a token that the key of the row signed; a FLAW makes it expired, forged or unsigned. Lines that
- * begin with '#' are for people.
+ * as SUBJECT: with a token that the key of the row signed; a FLAW makes it expired, forged, unsigned or nameless (for
+ * nobody). Lines that begin with '#' are for people.
  *
  * OUTCOME is one of
  *   proxy UPSTREAM TARGET · files ROOT PATH · redirect STATUS LOCATION · respond STATUS · refuse STATUS CODE
  *
  * Facts that are not named may be anything. A value with spaces is written in quotes, as in JSON; '-' is none.
- *   read, idle (ms), body (bytes), websocket, spa    of the plan      limit, auth    what counts, who is known to ask
+ *   read, idle (ms), body (bytes), websocket         of the plan      limit, auth    what counts, who is known to ask
+ *   spa, immutable, nostore                          of a folder
  *   header:NAME, cache, says    of the answer, were it a 200          shape          of an error's body
  *   +NAME                       a field that the upstream gets
  */
@@ -126,8 +127,9 @@ async function addToken(raw: RawRequest, subject: string, flaw: string | undefin
   const trace: Trace = { candidates: [], verdicts: [] }
   await decide(compiled, raw, createFacts(uncounted), trace)
   const row = trace.candidates.at(-1)?.route
-  const { jwt = '', from = 'bearer' } = row?.route.auth ?? {}
-  const { keys = {} }: Table = tables.find((table) => table.name === row?.table) ?? { name: '', sites: [] }
+  if (!row?.route.auth) throw new Error('the row asks for no token')
+  const { jwt, from = 'bearer' } = row.route.auth
+  const { keys = {} }: Table = tables.find((table) => table.name === row.table) ?? { name: '', sites: [] }
   const secret = flaw === 'forged' ? 'another secret, which nobody gave the gateway' : keys[jwt]?.secret
   const token = await mint(String(fillVariables(secret, environment, () => {})), subject, flaw)
   const source = [from].flat()[0]
@@ -141,7 +143,8 @@ async function addToken(raw: RawRequest, subject: string, flaw: string | undefin
 function mint(secret: string, subject: string, flaw: string | undefined): string | Promise<string> {
   const ends = now / 1_000 + (flaw === 'expired' ? -3_600 : 3_600)
   if (flaw === 'unsigned') return new UnsecuredJWT({}).setSubject(subject).setExpirationTime(ends).encode()
-  const token = new SignJWT({}).setProtectedHeader({ alg: 'HS256' }).setSubject(subject).setExpirationTime(ends)
+  const claims = flaw === 'nameless' ? {} : { sub: subject }
+  const token = new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).setExpirationTime(ends)
   return token.sign(new TextEncoder().encode(secret))
 }
 
@@ -163,8 +166,13 @@ function describePlan(plan: Plan, token = ''): { outcome: string; facts: Record<
   if (plan.kind === 'answer')
     return { outcome: describeAnswer(plan), facts: { ...facts, says: plan.body, shape: toShape(plan.body) } }
   if (plan.kind === 'files') {
-    const { root, spa } = plan.files
-    return { outcome: `files ${root} ${plan.path}`, facts: { ...facts, spa: String(spa) } }
+    const { root, spa, immutable, noStore } = plan.files
+    const folder = {
+      spa: String(spa),
+      immutable: [...immutable].join(' ') || undefined,
+      nostore: [...noStore].join(' '),
+    }
+    return { outcome: `files ${root} ${plan.path}`, facts: { ...facts, ...folder } }
   }
   const { readTimeoutMs, idleMs, websocket } = plan
   const proxy = {
