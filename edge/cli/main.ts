@@ -7,7 +7,7 @@ import { readConfig, readListenAddress, UsageError } from '../node/config.ts'
 import type { Config } from '../node/config.ts'
 import { loadTables } from '../node/load-tables.ts'
 import { createLogSink } from '../node/log-sink.ts'
-import { createRedisLimiter } from '../node/redis-limiter.ts'
+import { openLimiter } from '../node/open-limiter.ts'
 import { createNodeFacts } from '../node/runtime.ts'
 import { startGateway } from '../node/serve.ts'
 import { requiredVariables } from '../variables.ts'
@@ -31,11 +31,10 @@ async function main(args: string[]): Promise<void> {
 }
 
 async function serve(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
-  const local = createLocalLimiter({ now: Date.now })
-  const redis = config.redisUrl === undefined ? undefined : createRedisLimiter({ url: config.redisUrl, local, now: Date.now, log: report })
+  const { limiter, counts, close } = await openLimiter(config.redisUrl, report)
   const gateway = await startGateway({
     compiled,
-    limiter: redis ?? local,
+    limiter,
     trustedHops: config.trustedHops,
     http: readListenAddress(line.http),
     admin: readListenAddress(line.admin),
@@ -43,11 +42,11 @@ async function serve(line: CommandLine, config: Config, compiled: CompiledGatewa
     report,
   })
   report(`daemun takes requests on port ${gateway.port}, operators on ${gateway.adminUrl}`)
-  report(`limits are counted ${redis ? 'in Redis' : 'in this process: set REDIS_URL to share them'}`)
+  report(`limits are counted ${counts}`)
   if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
   const stop = (): void => {
     report('stopping: open requests may end')
-    void gateway.stop().then(() => redis?.close())
+    void gateway.stop().then(close)
   }
   process.once('SIGINT', stop)
   process.once('SIGTERM', stop)
@@ -61,7 +60,11 @@ async function inspect(line: CommandLine, config: Config, compiled: CompiledGate
   const { host, target, secure } = readUrl(line.url)
   const hasHost = line.headers.some(([name]) => name.toLowerCase() === 'host')
   const headers = [...(hasHost ? [] : ['Host', host]), ...line.headers.flat()]
-  const explanation = await explain(compiled, { method: line.method, target, version: '1.1', headers, peer: line.from, secure }, facts)
+  const explanation = await explain(
+    compiled,
+    { method: line.method, target, version: '1.1', headers, peer: line.from, secure },
+    facts,
+  )
   say(line.json ? toJson(explanation) : showExplanation(explanation, paint))
 }
 
@@ -79,7 +82,9 @@ function withStandIns(line: CommandLine, config: Config, sources: TableSource[])
   if (line.tables.length > 0 || !config.development) return config
   const missing = requiredVariables(sources.map(({ table }) => table)).filter((name) => !config.environment[name])
   if (missing.length === 0) return config
-  process.stderr.write(`note: not set, stands for a random value here, and serve will ask for it: ${missing.join(', ')}\n`)
+  process.stderr.write(
+    `note: not set, stands for a random value here, and serve will ask for it: ${missing.join(', ')}\n`,
+  )
   const standIns = Object.fromEntries(missing.map((name) => [name, randomBytes(48).toString('base64')]))
   return { ...config, environment: { ...config.environment, ...standIns } }
 }
