@@ -169,7 +169,7 @@ export interface Proxy {
 }
 
 export interface Files {
-  /** The folder, seen from where the gateway starts. */
+  /** The folder, seen from where the gateway starts. What a path has behind the row's prefix names the file. */
   root: string
   /** Navigations that name no file get index.html (a missing script is still a 404). Default false. */
   spa?: boolean

@@ -1,3 +1,4 @@
+import { lookup } from 'mrmime'
 import type { CompiledFiles } from '../compile.ts'
 import { fieldValue } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
@@ -9,6 +10,12 @@ export function isNavigation({ headers, path, method }: Exchange): boolean {
   if (mode !== undefined) return mode === 'navigate'
   return !/\.[A-Za-z0-9]+$/.test(path) && (fieldValue(headers, 'accept') ?? '*/*').match(/text\/html|\*\/\*/) !== null
 }
+
+/** Dotfiles are nobody's business, but for what RFC 8615 puts below /.well-known/. */
+export const isServable = (name: string): boolean => !name.replace(/^\/\.well-known\//, '/').includes('/.')
+
+/** The media type of a file's ending, such as '.js'. */
+export const toAssetType = (ending: string): string => lookup(ending) ?? 'application/octet-stream'
 
 /** Content-Type and Cache-Control of a file. `name` is its path below the folder. */
 export function toAssetHeaders(files: CompiledFiles, name: string, type: string): string[] {

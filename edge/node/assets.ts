@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { createReadStream, readFileSync, realpathSync, statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
-import { extname, join, relative, resolve, sep } from 'node:path'
+import { extname, resolve, sep } from 'node:path'
 import { pipeline } from 'node:stream'
-import { lookup } from 'mrmime'
-import { isNavigation, toAssetHeaders } from '../actions/files.ts'
+import { isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { CompiledFiles } from '../compile.ts'
 import { refuse } from '../gateway.ts'
@@ -20,43 +19,59 @@ export interface Assets {
 interface Asset {
   file: string
   size: number
+  modifiedMs: number
   /** Flat, without the row's edits. */
   headers: string[]
   etag: string
   /** Held in memory, or read as it is sent. */
   body: Buffer | undefined
+  /** When the disk was last asked, on the monotonic clock. */
+  checkedAt: number
 }
 
 /**
- * Files of the folders that tables name. A folder is read once into a table of what may be asked for, so a path can only
- * ever name a file that was there: dotfiles and links out of the folder are not.
+ * Files of the folders that tables name. A file is read when it is first asked for and held in memory within a budget;
+ * the disk is asked at most once a second whether it has changed. Paths come in canonical form, dotfiles are not
+ * served, and what a link leads to must lie in the folder.
  */
-export function createAssets(): Assets {
+export function createAssets(now: () => number = () => performance.now()): Assets {
   const folders = new Map<CompiledFiles, Map<string, Asset>>()
   const memory = { left: limits.assetMemoryBytesMax as number }
 
   function find({ files, path, exchange }: FilesPlan): Asset | undefined {
-    let folder = folders.get(files)
-    if (!folder) {
-      folder = readFolder(files, memory)
-      folders.set(files, folder)
-    }
-    const name = readName(path)
-    const asset = folder.get(name) ?? folder.get(`${name.replace(/\/$/, '')}/index.html`)
-    return asset ?? (files.spa && isNavigation(exchange) ? folder.get('/index.html') : undefined)
+    const name = path.includes('%') ? decodeURIComponent(path) : path
+    const asset = name.endsWith('/') ? undefined : look(files, name)
+    return (
+      asset ??
+      look(files, `${name.replace(/\/$/, '')}/index.html`) ??
+      (files.spa && isNavigation(exchange) ? look(files, '/index.html') : undefined)
+    )
+  }
+
+  function look(files: CompiledFiles, name: string): Asset | undefined {
+    if (!isServable(name)) return undefined
+    const folder = folders.get(files) ?? new Map<string, Asset>()
+    folders.set(files, folder)
+    const known = folder.get(name)
+    if (known && now() - known.checkedAt < checkEveryMs) return known
+    const current = readAsset(files, name, known, memory, now())
+    if (known && current !== known && known.body) memory.left += known.size
+    if (current) folder.set(name, current)
+    else folder.delete(name)
+    return current
   }
 
   function send(plan: FilesPlan, io: NodeIo, finish: Finish): void {
     const asset = find(plan)
-    if (!asset) {
-      const refusal = { code: 'not_found', detail: 'there is no such file' } as const
-      return sendAnswer(refuse(plan.exchange, refusal), io, finish, { refusal }, plan)
-    }
-    sendAsset(plan, asset, io, finish)
+    if (asset) return sendAsset(plan, asset, io, finish)
+    const refusal = { code: 'not_found', detail: 'there is no such file' } as const
+    sendAnswer(refuse(plan.exchange, refusal), io, finish, { refusal }, plan)
   }
 
   return { send }
 }
+
+const checkEveryMs = 1_000
 
 function sendAsset(plan: FilesPlan, asset: Asset, { request, response }: NodeIo, finish: Finish): void {
   const fresh = isFresh(request.headers['if-none-match'], asset.etag)
@@ -78,62 +93,46 @@ const isFresh = (ifNoneMatch: string | undefined, etag: string): boolean =>
   ifNoneMatch !== undefined &&
   (ifNoneMatch.trim() === '*' || ifNoneMatch.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag))
 
-/** The path was read strictly: what is left of its escapes names characters. */
-const readName = (path: string): string => (path.includes('%') ? decodeURIComponent(path) : path)
-
-function readFolder(files: CompiledFiles, memory: { left: number }): Map<string, Asset> {
-  const assets = new Map<string, Asset>()
+/** The file as it is now; `known` itself when it has not changed, undefined when there is none that may be served. */
+function readAsset(
+  files: CompiledFiles,
+  name: string,
+  known: Asset | undefined,
+  memory: { left: number },
+  checkedAt: number,
+): Asset | undefined {
   const root = resolve(files.root)
-  for (const file of listFiles(root)) {
-    const name = `/${relative(root, file).split(sep).join('/')}`
-    const asset = readAsset(file, name, files, memory)
-    if (asset) assets.set(name, asset)
+  const file = root + name.split('/').join(sep)
+  const stat = statFile(file, root)
+  if (!stat) return undefined
+  if (known && known.size === stat.size && known.modifiedMs === stat.mtimeMs) {
+    known.checkedAt = checkedAt
+    return known
   }
-  return assets
-}
-
-function listFiles(root: string): string[] {
-  try {
-    const entries = readdirSync(root, { recursive: true, withFileTypes: true })
-    const inside = realpathSync(root) + sep
-    return entries
-      .filter((entry) => !entry.isDirectory() && !isHidden(relative(root, join(entry.parentPath, entry.name))))
-      .map((entry) => join(entry.parentPath, entry.name))
-      .filter((file) => realpathOf(file)?.startsWith(inside))
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
-    throw error
-  }
-}
-
-const isHidden = (path: string): boolean => path.split(sep).some((segment) => segment.startsWith('.'))
-
-function realpathOf(file: string): string | undefined {
-  try {
-    return realpathSync(file)
-  } catch {
-    return undefined
-  }
-}
-
-function readAsset(file: string, name: string, files: CompiledFiles, memory: { left: number }): Asset | undefined {
-  const stat = statSync(file)
-  if (!stat.isFile()) return undefined
   const held = stat.size <= limits.assetBytesMax && stat.size <= memory.left
   const body = held ? readFileSync(file) : undefined
-  if (body) memory.left -= stat.size
+  if (body) memory.left -= body.length
   const etag = toEtag(body, stat)
   const headers = [
-    ...toAssetHeaders(files, name, toType(file)),
+    ...toAssetHeaders(files, name, toAssetType(extname(file))),
     'ETag',
     etag,
     'Last-Modified',
     stat.mtime.toUTCString(),
   ]
-  return { file, size: stat.size, headers, etag, body }
+  return { file, size: body?.length ?? stat.size, modifiedMs: stat.mtimeMs, headers, etag, body, checkedAt }
 }
 
-const toType = (file: string): string => lookup(extname(file)) ?? 'application/octet-stream'
+/** A regular file that lies in the folder also when all links are followed. */
+function statFile(file: string, root: string): Stats | undefined {
+  try {
+    const stat = statSync(file)
+    return stat.isFile() && realpathSync(file).startsWith(realpathSync(root) + sep) ? stat : undefined
+  } catch {
+    // Not there, not readable, a name no file can have: there is no such file.
+    return undefined
+  }
+}
 
 /** Of the content where it is held, else of size and time. */
 const toEtag = (body: Buffer | undefined, stat: Stats): string =>
