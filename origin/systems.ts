@@ -13,7 +13,7 @@ export type RunningOrigin = { system: SystemName; url: string; embedded: 'postgr
 
 export type RunningOrigins = {
   origins: RunningOrigin[]
-  /** Resolves with the reason when the embedded database stops without being asked to. */
+  /** Resolves with the reason when the embedded database keeps stopping without being asked to. */
   failed: Promise<Error>
   /** Lets running requests end, then closes every database. */
   stop(): Promise<void>
@@ -62,7 +62,9 @@ export async function startOrigins(options: OriginsOptions): Promise<RunningOrig
   const { dataDirectory, environment, log, host = '127.0.0.1', ports = {} } = options
   const prepared = (options.systems ?? systemNames).map((system) => ({ system, ...systems[system](environment) }))
   const isEmbedded = prepared.some(({ needs }) => needs.includes('postgres'))
-  const embedded = isEmbedded ? await openEmbeddedPostgres({ directory: join(dataDirectory, 'postgres') }) : undefined
+  const onRestart = ({ message }: Error) => log({ event: 'database restarted', message })
+  const directory = join(dataDirectory, 'postgres')
+  const embedded = isEmbedded ? await openEmbeddedPostgres({ directory, onRestart }) : undefined
 
   const running: (RunningOrigin & Started)[] = []
   try {

@@ -12,6 +12,7 @@ export type EmbeddedWorkerRequest = { kind: 'connect'; port: MessagePort } | { k
 
 const { directory, limits }: EmbeddedWorkerData = workerData
 const server = await PGlite.create(directory, { relaxedDurability: false })
+dieOfUnknownErrors(server)
 const bridge = createPostgresBridge({ execute }, limits)
 const ports = new Set<MessagePort>()
 
@@ -20,6 +21,31 @@ parentPort?.on('message', (request: EmbeddedWorkerRequest) => {
   else void close()
 })
 parentPort?.postMessage('ready', [])
+
+type ServerModule = { _PostgresMainLoopOnce: () => void }
+
+/**
+ * PGlite swallows what it does not know: a RangeError from the stack or a trap of wasm leaves the server half
+ * through a statement, and from then on it answers with nothing, or with something wrong. Such a server must not
+ * answer once more: the thread ends here, and opening the directory again recovers from the log, as after a kill.
+ */
+function dieOfUnknownErrors(instance: PGlite): void {
+  const { mod, POSTGRES_MAIN_LONGJMP } = instance as unknown as { mod: ServerModule; POSTGRES_MAIN_LONGJMP: number }
+  const run = mod._PostgresMainLoopOnce
+  mod._PostgresMainLoopOnce = function runOnce() {
+    try {
+      run()
+    } catch (error) {
+      if (!isJump(error, POSTGRES_MAIN_LONGJMP)) process.exit(1)
+      throw error
+    }
+  }
+}
+
+// How the server leaves a failed statement; the ordinary way of a SQL error.
+function isJump(error: unknown, status: number): boolean {
+  return typeof error === 'object' && error !== null && 'status' in error && error.status === status
+}
 
 function connect(port: MessagePort): void {
   const session = bridge.open({ send: (bytes) => port.postMessage(bytes, []), close: () => port.close() })

@@ -16,78 +16,103 @@ export type EmbeddedPostgres = {
   /** A postgres.js pool on the embedded server; end it before `close`. */
   connect(options?: ConnectOptions): postgres.Sql
   /** One raw connection of the wire protocol, for a client of your own. */
-  socket(): PortSocket
-  /** Resolves with the reason when the server stops without being asked to. */
+  socket(): Promise<PortSocket>
+  /** Resolves with the reason when the server keeps stopping without being asked to. */
   failed: Promise<Error>
   /** Hangs up on everybody, checkpoints, stops the thread and gives the directory back. */
   close(): Promise<void>
 }
 
+type EmbeddedOptions = {
+  directory: string
+  limits?: Partial<BridgeLimits>
+  /** The stack of the server's thread. With less than about 10 MB a deep query runs out of it and kills the server. */
+  stackSizeMb?: number
+  /** Told each time the server had to be started anew. */
+  onRestart?: (reason: Error) => void
+}
+
 const defaultLimits: BridgeLimits = { sessionsMax: 100, messageBytesMax: 256_000_000, idleInTransactionMs: 10_000 }
+const restartsMax = 3
+const restartsWithinMs = 60_000
 const closeMs = 10_000
 
 /**
  * Opens a PostgreSQL inside this process (PGlite in a thread of its own), with its files in `directory`, which is
  * made when absent. Throws `directory_in_use` when another process has it. There is one backend: transactions
- * take turns, and `SET`, temporary tables and session advisory locks are shared by every connection.
+ * take turns; `SET`, temporary tables and session advisory locks are shared by every connection; a running query
+ * cannot be cancelled. When the server dies its connections fail, and the next one finds it started anew.
  */
-export async function openEmbeddedPostgres(options: {
-  directory: string
-  limits?: Partial<BridgeLimits>
-}): Promise<EmbeddedPostgres> {
+export async function openEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
+  const { limits, stackSizeMb = 32, onRestart = () => {} } = options
   const directory = resolve(options.directory)
   const lock = lockDirectory(directory)
-  try {
-    const worker = await startWorker({ directory, limits: { ...defaultLimits, ...options.limits } })
-    return attach(worker, () => lock.release())
-  } catch (error) {
+  const failed = Promise.withResolvers<Error>()
+  const restarts: number[] = []
+  let closing = false
+  let running = start()
+  await running.catch((error: unknown) => {
     lock.release()
     throw error
-  }
-}
-
-async function startWorker(data: EmbeddedWorkerData): Promise<Worker> {
-  mkdirSync(data.directory, { recursive: true })
-  const worker = new Worker(new URL('./embedded-postgres-worker.ts', import.meta.url), { workerData: data })
-  await once(worker, 'message')
-  return worker
-}
-
-function attach(worker: Worker, release: () => void): EmbeddedPostgres {
-  let state: 'open' | 'closing' | 'closed' = 'open'
-  const failed = Promise.withResolvers<Error>()
-  let reason: unknown
-  worker.on('error', (error) => (reason = error))
-  worker.on('exit', () => {
-    if (state === 'open') failed.resolve(new Error('the embedded database stopped', { cause: reason }))
-    state = 'closed'
-    release()
   })
-
   return { connect, socket, failed: failed.promise, close }
+
+  async function start(): Promise<Worker> {
+    const worker = await startWorker({ directory, limits: { ...defaultLimits, ...limits } }, stackSizeMb)
+    worker.once('exit', () => closing || restart(new Error('the embedded database stopped by itself')))
+    return worker
+  }
+
+  function restart(reason: Error): void {
+    const now = performance.now()
+    restarts.push(now)
+    if (restarts.filter((time) => time > now - restartsWithinMs).length > restartsMax) return failed.resolve(reason)
+    onRestart(reason)
+    running = start()
+    running.catch((error: Error) => failed.resolve(error))
+  }
 
   function connect(connectOptions: ConnectOptions = {}): postgres.Sql {
     // `socket` is an option that postgres.js has and its types lack.
-    const options = { ...connectOptions, ...address, socket: async () => socket() }
-    return postgres(options)
+    const poolOptions = { ...connectOptions, ...address, socket }
+    return postgres(poolOptions)
   }
 
-  function socket(): PortSocket {
-    if (state !== 'open') throw new OriginError('database_unavailable', 'The embedded database is closed')
+  async function socket(): Promise<PortSocket> {
+    if (closing) throw new OriginError('database_unavailable', 'The embedded database is closed')
+    const worker = await running
     const { port1, port2 } = new MessageChannel()
     ask(worker, { kind: 'connect', port: port2 })
     return new PortSocket(port1)
   }
 
   async function close(): Promise<void> {
-    if (state !== 'open') return
-    state = 'closing'
-    const exited = once(worker, 'exit')
-    ask(worker, { kind: 'close' })
-    const late = setTimeout(() => void worker.terminate(), closeMs)
-    await exited
-    clearTimeout(late)
+    if (closing) return
+    closing = true
+    const worker = await running.catch(() => undefined)
+    if (worker) await stopWorker(worker)
+    lock.release()
   }
+}
+
+async function startWorker(data: EmbeddedWorkerData, stackSizeMb: number): Promise<Worker> {
+  mkdirSync(data.directory, { recursive: true })
+  const url = new URL('./embedded-postgres-worker.ts', import.meta.url)
+  const worker = new Worker(url, { workerData: data, resourceLimits: { stackSizeMb } })
+  const ended = once(worker, 'exit').then(() => {
+    throw new OriginError('database_unavailable', 'The embedded database could not start')
+  })
+  await Promise.race([once(worker, 'message'), ended])
+  ended.catch(() => 'it was running by then')
+  return worker
+}
+
+async function stopWorker(worker: Worker): Promise<void> {
+  const exited = once(worker, 'exit')
+  ask(worker, { kind: 'close' })
+  const late = setTimeout(() => void worker.terminate(), closeMs)
+  await exited
+  clearTimeout(late)
 }
 
 function ask(worker: Worker, request: EmbeddedWorkerRequest): void {

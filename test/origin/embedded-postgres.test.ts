@@ -15,7 +15,8 @@ let sql: postgres.Sql
 let other: postgres.Sql
 
 beforeAll(async () => {
-  embedded = await openEmbeddedPostgres({ directory, limits: { idleInTransactionMs: 500, sessionsMax: 20 } })
+  const limits = { idleInTransactionMs: 500, sessionsMax: 20 }
+  embedded = await openEmbeddedPostgres({ directory, limits })
   sql = embedded.connect({ max: 6 })
   other = embedded.connect({ max: 6, prepare: false })
   await sql`create table account (id int primary key, balance int not null)`
@@ -155,11 +156,35 @@ describe('bytes', () => {
   })
 
   it('of one session too many are answered with 53300', async () => {
-    const sockets = await Promise.all(Array.from({ length: 20 }, async () => embedded.socket()))
+    const sockets = await Promise.all(Array.from({ length: 20 }, () => embedded.socket()))
     const refused = sockets.at(-1)!
     expect(String(await once(refused, 'data'))).toContain('53300')
     for (const socket of sockets) socket.destroy()
     await expect.poll(() => sql`select 1 as one`).toEqual([{ one: 1 }])
+  })
+})
+
+describe('a query too deep', () => {
+  const deeper = `create function deeper(n int) returns int language plpgsql as 'begin return deeper(n + 1); end'`
+
+  it("is refused by the server's own limit", async () => {
+    await sql.unsafe(deeper)
+    await expect(sql`select deeper(1)`).rejects.toMatchObject({ code: '54001' })
+    expect(await sql`select 1 as one`).toEqual([{ one: 1 }])
+  })
+
+  it('fails when it kills the server, and the next one finds it started anew with all that was committed', async () => {
+    const restarts: string[] = []
+    const onRestart = ({ message: reason }: Error) => restarts.push(reason)
+    const frail = await openEmbeddedPostgres({ directory: join(folder.path, 'frail'), stackSizeMb: 4, onRestart })
+    const pool = frail.connect({ max: 2 })
+    await pool.unsafe(`create table kept (id int); insert into kept values (1); ${deeper}`)
+    await expect(pool`select deeper(1)`).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+    expect(await pool`select id from kept`).toEqual([{ id: 1 }])
+    expect(restarts).toEqual(['the embedded database stopped by itself'])
+    // Without a timeout postgres.js waits for the query that died.
+    await pool.end({ timeout: 0 })
+    await frail.close()
   })
 })
 
@@ -191,7 +216,7 @@ function transfer(pool: postgres.Sql, from: number, to: number): Promise<'done' 
 }
 
 async function connectRaw(): Promise<PortSocket> {
-  const socket = embedded.socket()
+  const socket = await embedded.socket()
   const parameters = Buffer.from('....\0\x03\0\0user\0postgres\0database\0postgres\0\0')
   parameters.writeUInt32BE(parameters.length)
   socket.write(parameters)
