@@ -24,7 +24,9 @@ export function startAdmin(state: AdminState, { host, port }: { host: string; po
     return reason === undefined ? context.text('ready\n') : context.text(`${reason}\n`, 503)
   })
   app.get('/metrics', (context) =>
-    context.body(state.metrics.toText(state.gauges()), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }),
+    context.body(state.metrics.toText(state.gauges()), 200, {
+      'content-type': 'text/plain; version=0.0.4; charset=utf-8',
+    }),
   )
   return new Promise((resolve, reject) => {
     const server = serve({ fetch: app.fetch, hostname: host, port }, (address) =>

@@ -34,12 +34,14 @@ export function readConfig(): Config {
 export function readListenAddress(text: string): { host: string; port: number } {
   const parts = /^(?:(\[[0-9a-fA-F:.]+\]|[^:]*):)?(\d{1,5})$/.exec(text)
   const port = Number(parts?.[2] ?? Number.NaN)
-  if (!parts || port > 65_535) throw new UsageError(`'${text}' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80`)
+  if (!parts || port > 65_535)
+    throw new UsageError(`'${text}' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80`)
   return { host: (parts[1] ?? '').replace(/^\[|\]$/g, '') || '127.0.0.1', port }
 }
 
 function toNetwork(text: string): Network {
   const network = readNetwork(text.trim())
-  if (!network) throw new UsageError(`DAEMUN_TRUSTED_HOPS has '${text}', which is no network: write it as 10.0.0.0/8 or 127.0.0.1`)
+  if (!network)
+    throw new UsageError(`DAEMUN_TRUSTED_HOPS has '${text}', which is no network: write it as 10.0.0.0/8 or 127.0.0.1`)
   return network
 }

@@ -34,7 +34,7 @@ export function createListener(handle: Handle, onMalformed: OnMalformed): Server
     optimizeEmptyRequests: true,
     rejectNonStandardBodyWrites: false,
     insecureHTTPParser: false,
-    shouldUpgradeCallback: (request) => request.headers.upgrade?.toLowerCase() === 'websocket',
+    shouldUpgradeCallback: isWebSocketHandshake,
   })
   server.maxHeadersCount = limits.headerCountMax
   server.maxRequestsPerSocket = limits.requestsPerConnectionMax
@@ -48,9 +48,15 @@ export function createListener(handle: Handle, onMalformed: OnMalformed): Server
   server.on('upgrade', (request, socket, head) => handleUpgrade(request, socket, head, handle))
   server.on('connect', (request, socket, head) => handleUpgrade(request, socket, head, handle))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseMalformed(error, socket, onMalformed))
-  // Node itself closes connections beyond maxRequestsPerSocket with 503; say it as we say everything.
   return server
 }
+
+/** RFC 6455 §4.1: a GET without a body. Every other upgrade is ignored, and the request served as if it asked for none. */
+const isWebSocketHandshake = ({ method, headers }: IncomingMessage): boolean =>
+  method === 'GET' &&
+  headers.upgrade?.toLowerCase() === 'websocket' &&
+  headers['content-length'] === undefined &&
+  headers['transfer-encoding'] === undefined
 
 function toRaw(request: IncomingMessage): RawRequest {
   const { socket } = request

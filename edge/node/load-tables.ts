@@ -19,11 +19,15 @@ async function loadTable(file: string): Promise<TableSource> {
   const text = readText(path, file)
   try {
     const module: { default?: unknown } = await import(pathToFileURL(path).href)
-    if (module.default === undefined) throw new UsageError(`${file} exports no table: write 'export default { … } satisfies Table'`)
+    if (module.default === undefined)
+      throw new UsageError(`${file} exports no table: write 'export default { … } satisfies Table'`)
     return { table: module.default, file: toShownPath(path), lines: findRowLines(text) }
   } catch (error) {
     if (error instanceof UsageError) throw error
-    throw new UsageError(`${file} cannot be read as a table: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+    throw new UsageError(
+      `${file} cannot be read as a table: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    )
   }
 }
 
@@ -31,7 +35,10 @@ function readText(path: string, file: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageError(`${file} cannot be opened: ${error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is no such file' : String(error)}`, { cause: error })
+    throw new UsageError(
+      `${file} cannot be opened: ${error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is no such file' : String(error)}`,
+      { cause: error },
+    )
   }
 }
 
@@ -46,7 +53,8 @@ export function findRowLines(text: string): number[] {
   const lines: number[] = []
   const open: ('rows' | 'other')[] = []
   let line = 1
-  const tokens = /\/\/[^\n]*|\/\*[^]*?\*\/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\broutes\s*:\s*\[|[[\]{}]|\n/g
+  const tokens =
+    /\/\/[^\n]*|\/\*[^]*?\*\/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\broutes\s*:\s*\[|[[\]{}]|\n/g
   for (const [token] of text.matchAll(tokens)) {
     if (token === '{' && open.at(-1) === 'rows') lines.push(line)
     if (token.startsWith('routes')) open.push('rows')

@@ -69,7 +69,9 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
 
   const server = createListener(handle, ({ status, code }, requestId, peer) => {
     metrics.refuse(code)
-    log(`{"time":"${new Date().toISOString()}","id":"${requestId}","client":${JSON.stringify(peer)},"status":${status},"error":"${code}"}\n`)
+    log(
+      `{"time":"${new Date().toISOString()}","id":"${requestId}","client":${JSON.stringify(peer)},"status":${status},"error":"${code}"}\n`,
+    )
   })
   await listen(server, options.http)
   const { port } = server.address() as AddressInfo
@@ -80,7 +82,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       gauges: () => [
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
         { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
-        { name: 'daemun_dropped_log_lines', help: 'Access-log lines that the reader was too slow for.', value: accessLog.dropped() },
+        {
+          name: 'daemun_dropped_log_lines',
+          help: 'Access-log lines that the reader was too slow for.',
+          value: accessLog.dropped(),
+        },
       ],
     },
     options.admin,
@@ -109,7 +115,10 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
 /** A Close frame with status 1001 (RFC 6455 §7.4.1). */
 const goingAway = Buffer.from([0x88, 0x02, 0x03, 0xe9])
 
-async function listen(server: ReturnType<typeof createListener>, { host, port }: { host: string; port: number }): Promise<void> {
+async function listen(
+  server: ReturnType<typeof createListener>,
+  { host, port }: { host: string; port: number },
+): Promise<void> {
   try {
     server.listen({ host, port, backlog: 4_096 })
     await once(server, 'listening')
@@ -125,5 +134,7 @@ function toListenError(error: unknown, { host, port }: { host: string; port: num
     EACCES: 'this user may not; choose a port from 1024 up, or give the program CAP_NET_BIND_SERVICE',
     EADDRNOTAVAIL: 'this machine has no such address',
   }
-  return typeof code === 'string' && reason[code] ? new UsageError(`cannot listen on ${host}:${port}: ${reason[code]}`, { cause: error }) : error
+  return typeof code === 'string' && reason[code]
+    ? new UsageError(`cannot listen on ${host}:${port}: ${reason[code]}`, { cause: error })
+    : error
 }
