@@ -53,7 +53,7 @@ const usage = `npm run bench -- proxy [options]
 export async function benchProxy(args: string[]): Promise<void> {
   const options = readOptions(args)
   if (!options) return
-  say(describePeers())
+  tell(describePeers())
   const workshop = openWorkshop()
   try {
     const stand = await openStand(workshop, options.connections)
@@ -64,7 +64,7 @@ export async function benchProxy(args: string[]): Promise<void> {
       const credentials = row.chain === 'bare' ? undefined : await createCredentials(row.chain, options.connections)
       const stood: Stood[] = []
       for (const peer of peers) stood.push(await stand.put(peer, credentials))
-      const measured = await measure({ stand, stood, ...options, say: (text) => say(`${row.title}: ${text}\n`) })
+      const measured = await measure({ stand, stood, ...options, say: (text) => tell(`${row.title}: ${text}\n`) })
       results.push({ chain: row.chain, title: row.title, figures: toFigures(measured, row) })
       for (const one of stood) await stand.remove(one)
     }
@@ -74,7 +74,7 @@ export async function benchProxy(args: string[]): Promise<void> {
   }
 }
 
-const say = (text: string): void => void process.stderr.write(text)
+const tell = (text: string): void => void process.stderr.write(text)
 
 function readOptions(args: string[]) {
   const { values } = parseArgs({
