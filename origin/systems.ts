@@ -62,7 +62,7 @@ export async function startOrigins(options: OriginsOptions): Promise<RunningOrig
   const { dataDirectory, environment, log, host = '127.0.0.1', ports = {} } = options
   const prepared = (options.systems ?? systemNames).map((system) => ({ system, ...systems[system](environment) }))
   const isEmbedded = prepared.some(({ needs }) => needs.includes('postgres'))
-  const onRestart = ({ message }: Error) => log({ event: 'database restarted', message })
+  const onRestart = ({ message }: Error) => log({ event: 'database restarted', error: message })
   const directory = join(dataDirectory, 'postgres')
   const embedded = isEmbedded ? await openEmbeddedPostgres({ directory, onRestart }) : undefined
 

@@ -1,5 +1,5 @@
 import type { Log } from '../kit/api.ts'
-import { openDatabase } from '../kit/database.ts'
+import { explainUnreachable, openDatabase } from '../kit/database.ts'
 import type { EmbeddedPostgres } from '../kit/embedded-postgres.ts'
 import { applyMigrations } from '../kit/migrations.ts'
 import { serve } from '../kit/serve.ts'
@@ -30,7 +30,7 @@ export async function startHomeworkHelper({ config, embedded, host, port, log }:
 
     function keepHouse(): void {
       forgetOldAnswers(database.sql).catch((error: Error) =>
-        log({ event: 'housekeeping failed', system: 'homework-helper', message: error.message }),
+        log({ event: 'housekeeping failed', system: 'homework-helper', error: error.message }),
       )
     }
 
@@ -41,7 +41,7 @@ export async function startHomeworkHelper({ config, embedded, host, port, log }:
     }
   } catch (error) {
     await database.close()
-    throw error
+    throw explainUnreachable(error, 'homework-helper', config.databaseUrl)
   }
 }
 

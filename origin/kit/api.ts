@@ -168,7 +168,7 @@ function fromHono(error: HTTPException): OriginError {
 // Name, code and stack only: other fields of a database error carry the row it was about.
 function toLogEntry({ system, requestId, error }: { system: string; requestId: string; error: Error }) {
   const code = 'code' in error ? String(error.code) : undefined
-  return { event: 'error', system, requestId, name: error.name, code, message: error.message, stack: error.stack }
+  return { event: 'error', system, requestId, error: error.message, name: error.name, code, stack: error.stack }
 }
 
 function refuseOtherMethods<E extends ApiEnv>(api: Api<E>): void {

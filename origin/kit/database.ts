@@ -33,8 +33,16 @@ export function openDatabase({ name, url, embedded, connectionsMax = 10 }: Datab
   }
 }
 
+/** Says in words that the server cannot be reached, without the password; any other error comes back as it is. */
+export function explainUnreachable(error: unknown, name: string, url: string | undefined): unknown {
+  if (!isUnavailable(error) || error instanceof OriginError) return error
+  const where = url ? ` at ${new URL(url).host}` : ''
+  const message = `The database of ${name}${where} cannot be reached: ${error.message}`
+  return new OriginError('database_unavailable', message, { cause: error })
+}
+
 /** True for errors that say the database cannot be reached now, whatever the query was. */
-export function isUnavailable(error: unknown): boolean {
+export function isUnavailable(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && unavailableCodes.test(String(error.code))
 }
 

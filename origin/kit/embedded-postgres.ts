@@ -79,7 +79,7 @@ export async function openEmbeddedPostgres(options: EmbeddedOptions): Promise<Em
   }
 
   async function socket(): Promise<PortSocket> {
-    if (closing) throw new OriginError('database_unavailable', 'The embedded database is closed')
+    if (closing) throw unavailable('The embedded database is closed')
     const worker = await running
     const { port1, port2 } = new MessageChannel()
     ask(worker, { kind: 'connect', port: port2 })
@@ -100,7 +100,7 @@ async function startWorker(data: EmbeddedWorkerData, stackSizeMb: number): Promi
   const url = new URL('./embedded-postgres-worker.ts', import.meta.url)
   const worker = new Worker(url, { workerData: data, resourceLimits: { stackSizeMb } })
   const ended = once(worker, 'exit').then(() => {
-    throw new OriginError('database_unavailable', 'The embedded database could not start')
+    throw unavailable('The embedded database could not start')
   })
   await Promise.race([once(worker, 'message'), ended])
   ended.catch(() => 'it was running by then')
@@ -113,6 +113,10 @@ async function stopWorker(worker: Worker): Promise<void> {
   const late = setTimeout(() => void worker.terminate(), closeMs)
   await exited
   clearTimeout(late)
+}
+
+function unavailable(detail: string): OriginError {
+  return new OriginError('database_unavailable', detail, { headers: { 'Retry-After': '1' } })
 }
 
 function ask(worker: Worker, request: EmbeddedWorkerRequest): void {

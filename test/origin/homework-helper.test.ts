@@ -17,8 +17,12 @@ const passwordHash = await createPasswords().hash('correct horse')
 const start_ts = '2026-01-31T09:00:00Z'
 const timestamp = '2026-01-31T09:10:00Z'
 
-describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
-  describe.skipIf(missing)('', () => {
+const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+const sign = (text: string, key = secret, hash = 'sha256') =>
+  `${text}.${createHmac(hash, key).update(text).digest('base64url')}`
+
+for (const { name: engineName, missing, open } of engines) {
+  describe.skipIf(missing)(`HomeworkHelper on ${engineName}`, () => {
     let engine: RunningEngine
     let database: Database
     let server: Awaited<ReturnType<typeof startHomeworkHelper>>
@@ -59,6 +63,17 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
       const init = { method: 'POST', headers, body: new Blob([text]).stream(), duplex: 'half' }
       return fetch(server.url + path, init)
     }
+
+    const preflight = (origin: string) => {
+      const asked = { 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization' }
+      return client.request('OPTIONS', '/api/v1/sessions', undefined, { headers: { origin, ...asked } })
+    }
+
+    const register = (username: string, email: string) =>
+      client.request('POST', '/api/v1/auth/register', { username, email, password: 'correct horse' })
+
+    const sync = async (cursor = '0', limit = 500) =>
+      (await user.get(`/api/v1/sync/${user.id}?limit=${limit}&cursor=${cursor}`)).body
 
     const addSession = async (owner: TestUser = user, more: object = {}) =>
       (await owner.post('/api/v1/sessions', { game_name: '스타레일', start_ts, ...more })).body
@@ -119,19 +134,11 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
       })
 
       it('lets the listed web origins in with credentials, and no other', async () => {
-        const from = (origin: string) =>
-          client.request('OPTIONS', '/api/v1/sessions', undefined, {
-            headers: {
-              origin,
-              'access-control-request-method': 'POST',
-              'access-control-request-headers': 'authorization',
-            },
-          })
-        const known = await from('http://localhost:3000')
+        const known = await preflight('http://localhost:3000')
         expect(known.headers.get('access-control-allow-origin')).toBe('http://localhost:3000')
         expect(known.headers.get('access-control-allow-credentials')).toBe('true')
         expect(known.headers.get('access-control-allow-headers')).toBe('authorization')
-        expect((await from('http://evil.example')).headers.get('access-control-allow-origin')).toBeNull()
+        expect((await preflight('http://evil.example')).headers.get('access-control-allow-origin')).toBeNull()
       })
 
       it('refuses a body past its bound, declared or not', async () => {
@@ -164,8 +171,6 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
       })
 
       it('are refused with 409 when the name or the address is taken, in any case', async () => {
-        const register = (username: string, email: string) =>
-          client.request('POST', '/api/v1/auth/register', { username, email, password: 'correct horse' })
         const name = user.username.toUpperCase()
         expect(await register(name, 'new@example.com')).toMatchObject({
           status: 409,
@@ -234,9 +239,6 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
     })
 
     describe('tokens', () => {
-      const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-      const sign = (text: string, key = secret, hash = 'sha256') =>
-        `${text}.${createHmac(hash, key).update(text).digest('base64url')}`
       const later = Math.floor(Date.now() / 1000) + 600
       const claims = () => part({ sub: String(user.id), exp: later })
 
@@ -598,9 +600,6 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
     })
 
     describe('sync', () => {
-      const sync = (cursor = '', limit = 500) =>
-        user.get(`/api/v1/sync/${user.id}?limit=${limit}${cursor ? `&cursor=${cursor}` : ''}`).then(({ body }) => body)
-
       it('gives everything at first, then only what is new', async () => {
         const session = await addSession()
         const event = await user.post('/api/v1/events', { session_id: session.id, event_type: 'x', timestamp })
@@ -709,6 +708,22 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
       })
     })
 
+    describe('without its database', () => {
+      it('is unhealthy, answers 503 and tells when to come again', async () => {
+        const alone = await open()
+        const config = readHomeworkHelperConfig({ JWT_SECRET_KEY: secret, DATABASE_URL: alone.url })
+        const options = { config, embedded: alone.embedded, host: '127.0.0.1', port: 0, log: () => {} }
+        const orphan = await startHomeworkHelper(options)
+        await alone.close()
+        const { request } = createClient(orphan.url)
+        expect(await request('GET', '/')).toMatchObject({ status: 200 })
+        expect(await request('GET', '/health')).toMatchObject({ status: 503, body: { status: 'unavailable' } })
+        const me = await request('GET', '/api/v1/auth/me', undefined, { token: user.token })
+        expect([me.status, me.headers.get('retry-after')]).toEqual([503, '1'])
+        await orphan.stop()
+      })
+    })
+
     describe('foreign keys', () => {
       it('each have an index that begins with their columns', async () => {
         const missingIndexes = await database.sql`
@@ -720,4 +735,4 @@ describe.each(engines)('HomeworkHelper on $name', ({ missing, open }) => {
       })
     })
   })
-})
+}

@@ -7,8 +7,8 @@ import { applyMigrations } from '#origin/kit/migrations.ts'
 import type { RunningEngine } from './engines.ts'
 import { engines, makeFolder } from './engines.ts'
 
-describe.each(engines)('migrations on $name', ({ missing, open }) => {
-  describe.skipIf(missing)('', () => {
+for (const { name, missing, open } of engines) {
+  describe.skipIf(missing)(`migrations on ${name}`, () => {
     let engine: RunningEngine
     let database: Database
     let folder: ReturnType<typeof makeFolder>
@@ -85,4 +85,4 @@ describe.each(engines)('migrations on $name', ({ missing, open }) => {
       expect(await database.sql`select from information_schema.tables where table_schema = ${schema}`).toHaveLength(0)
     })
   })
-})
+}
