@@ -46,9 +46,10 @@ export function isUnavailable(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && unavailableCodes.test(String(error.code))
 }
 
-// Connection trouble of postgres.js and of the socket; SQLSTATE classes 08 and 57P, and 53300 too many clients.
+// Connection trouble of postgres.js and of the socket; SQLSTATE classes 08 and 57P,
+// 53300 too many clients, 25P03 hung up on for idling, 3D000 no such database.
 const unavailableCodes =
-  /^(CONNECT_TIMEOUT|CONNECTION_\w+|ECONN\w+|EPIPE|ENOENT|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|08\w{3}|57P0[1-5]|53300|25P03)$/
+  /^(CONNECT_TIMEOUT|CONNECTION_\w+|ECONN\w+|EPIPE|ENOENT|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|08\w{3}|57P0[1-5]|53300|25P03|3D000)$/
 
 function serverOptions(name: string) {
   return {

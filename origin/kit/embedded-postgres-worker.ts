@@ -31,8 +31,9 @@ type ServerModule = { _PostgresMainLoopOnce: () => void }
  */
 function dieOfUnknownErrors(instance: PGlite): void {
   const { mod, POSTGRES_MAIN_LONGJMP } = instance as unknown as { mod: ServerModule; POSTGRES_MAIN_LONGJMP: number }
-  const run = mod._PostgresMainLoopOnce
-  mod._PostgresMainLoopOnce = function runOnce() {
+  const loopOnce = '_PostgresMainLoopOnce'
+  const run = mod[loopOnce]
+  mod[loopOnce] = function runOnce() {
     try {
       run()
     } catch (error) {

@@ -10,7 +10,7 @@ import { PortSocket } from './port-socket.ts'
 import type { BridgeLimits } from './postgres-bridge.ts'
 
 /** The options of postgres.js that make sense for a server without an address. */
-export type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'types'>
+type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'types'>
 
 export type EmbeddedPostgres = {
   /** A postgres.js pool on the embedded server; end it before `close`. */
@@ -96,7 +96,7 @@ export async function openEmbeddedPostgres(options: EmbeddedOptions): Promise<Em
 }
 
 async function startWorker(data: EmbeddedWorkerData, stackSizeMb: number): Promise<Worker> {
-  mkdirSync(data.directory, { recursive: true })
+  mkdirSync(data.directory, { recursive: true, mode: 0o700 })
   const url = new URL('./embedded-postgres-worker.ts', import.meta.url)
   const worker = new Worker(url, { workerData: data, resourceLimits: { stackSizeMb } })
   const ended = once(worker, 'exit').then(() => {

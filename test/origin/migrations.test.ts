@@ -7,8 +7,8 @@ import { applyMigrations } from '#origin/kit/migrations.ts'
 import type { RunningEngine } from './engines.ts'
 import { engines, makeFolder } from './engines.ts'
 
-for (const { name, missing, open } of engines) {
-  describe.skipIf(missing)(`migrations on ${name}`, () => {
+for (const { name: engineName, missing, open } of engines) {
+  describe.skipIf(missing)(`migrations on ${engineName}`, () => {
     let engine: RunningEngine
     let database: Database
     let folder: ReturnType<typeof makeFolder>
