@@ -8,12 +8,15 @@ import { readPattern, toCanonicalPath } from './path.ts'
 import type { PathPattern } from './path.ts'
 import { bindPolicies } from './policies/index.ts'
 import type { BoundPolicy } from './policies/index.ts'
-import { isRecord, suggest } from './shape.ts'
-import { actionNames, tableShape } from './table-shape.ts'
-import type { ErrorShape, Files, HeaderEdits, Proxy, Redirect, Respond, Route, Site, Table, Upstream } from './table.ts'
+import { readHost } from './exchange.ts'
+import { findAnswerFieldFaults, findFieldFaults } from './field-faults.ts'
+import { readTable } from './read-table.ts'
+import type { FoundFault, ReadRow, ReadSite, ReadTable } from './read-table.ts'
+import { findNear, suggest } from './shape.ts'
+import { actionNames } from './table-shape.ts'
+import type { ErrorShape, Files, HeaderEdits, Key, Proxy, Redirect, Respond, Route, Site, Upstream } from './table.ts'
 import { createVerifier, findKeyFaults, findSecretFault } from './token.ts'
 import type { Verifier } from './token.ts'
-import { fillVariables } from './variables.ts'
 import type { Environment } from './variables.ts'
 
 export type { ResponseEdits }
@@ -111,7 +114,7 @@ export interface CompiledFiles {
 /** What is wrong with a table, where, and how to mend it. */
 export interface Fault {
   table: string
-  /** Such as 'sites[0].routes[2].proxy.to'. */
+  /** Such as 'keys.access.secret'; in a row as seen from there, such as 'proxy.to'. Empty: the table or the row. */
   at: string
   /** The row's path, when it is in a row. */
   row: string | undefined
@@ -130,12 +133,11 @@ export class ConfigError extends Error {
   }
 }
 
-/** "cowrite: row '/api/*' (tables/cowrite.ts:12), proxy.to: names …; did you mean 'core'?" */
-export function toFaultLine(fault: Fault): string {
-  const place =
-    fault.row === undefined ? fault.at : `row '${fault.row}'${fault.source ? ` (${fault.source})` : ''}, ${fault.at}`
-  const where = fault.row === undefined && fault.source ? `${place} (${fault.source})` : place
-  return `${fault.table}: ${where} ${fault.problem}: ${fault.fix}`
+/** "cowrite: row '/api/*' (tables/cowrite.ts:12), proxy.to names …; did you mean 'core'?" */
+export function toFaultLine({ table, at, row, source, problem, fix }: Fault): string {
+  const place = source === undefined || source === table ? '' : ` (${source})`
+  const where = row === undefined ? `${at}${place}` : `row '${row}'${place}${at && `, ${at}`}`
+  return `${table}:${where && ` ${where.trim()}`} ${problem}: ${fix}`
 }
 
 /**
@@ -143,7 +145,7 @@ export function toFaultLine(fault: Fault): string {
  * frozen gateway or rejects with a ConfigError that names every fault at once.
  */
 export async function compileTables(sources: TableSource[], options: CompileOptions): Promise<CompiledGateway> {
-  const faults: Fault[] = []
+  const faults: FoundFault[] = []
   const gateway: CompiledGateway = {
     sites: [],
     hosts: new Map(),
@@ -151,108 +153,80 @@ export async function compileTables(sources: TableSource[], options: CompileOpti
     fallback: undefined,
     upstreams: [],
   }
-  const tables = sources.map((source) => readTable(source, options, faults))
-  for (const read of tables) if (read) await compileTable(read, gateway, options)
+  const tables = sources.map((source) => readTable(source, options.environment, faults))
+  const claims = createClaims(gateway, options)
+  for (const read of tables) if (read) await compileTable(read, gateway, claims)
   findClashingNames(tables)
-  if (faults.length > 0) throw new ConfigError(faults)
+  if (faults.length > 0) throw new ConfigError(inOrder(faults, sources))
   return Object.freeze(gateway)
 }
 
-interface ReadTable {
-  table: Table
-  /** Rows, sites, upstreams and keys of the wrong shape: reported, and left out of what follows. */
-  broken: ReadonlySet<string>
-  report: (at: string, problem: string, fix: string) => void
-  sourceOf: (site: number, row: number) => string | undefined
+/** Table by table, site by site, row by row. */
+function inOrder(faults: FoundFault[], sources: TableSource[]): Fault[] {
+  const sorted = faults.toSorted(
+    (a, b) => sources.indexOf(a.source) - sources.indexOf(b.source) || a.site - b.site || a.row - b.row,
+  )
+  return sorted.map(({ fault }) => fault)
 }
 
-/** Fills in variables and checks the shape; undefined when that alone leaves nothing to go on with. */
-function readTable(source: TableSource, options: CompileOptions, faults: Fault[]): ReadTable | undefined {
-  const name =
-    isRecord(source.table) && typeof source.table['name'] === 'string' ? source.table['name'] : (source.file ?? 'table')
-  const unset = new Set<string>()
-  const sourceOf = toSourceFinder(source)
-  const report = (at: string, problem: string, fix: string): void => {
-    if (unset.has(at)) return
-    const row = /^sites\[(\d+)\]\.routes\[(\d+)\](?:\.|$)/.exec(at)
-    const path = row && rowPath(source.table, Number(row[1]), Number(row[2]))
-    faults.push({
-      table: name,
-      at: row && path ? at.slice(row[0].length) || 'it' : at || 'it',
-      row: path ?? undefined,
-      source: row ? sourceOf(Number(row[1]), Number(row[2])) : source.file,
-      problem,
-      fix,
-    })
-  }
-  const table = fillVariables(source.table, options.environment, (at, problem, fix) => {
-    report(at, problem, fix)
-    unset.add(at)
-  })
-  const broken = new Set<string>()
-  tableShape(table, '', (at, problem, fix) => {
-    report(at, problem, fix)
-    if (!problem.startsWith('has an unknown key')) broken.add(toUnit(at))
-  })
-  return broken.has('') ? undefined : { table: table as Table, broken, report, sourceOf }
-}
-
-/** The smallest part of a table that can be left out: a row, a site, an upstream or a key. */
-const toUnit = (at: string): string =>
-  /^(?:sites\[\d+\](?:\.routes\[\d+\])?|(?:upstreams|keys)\.[^.]+)/.exec(at)?.[0] ?? ''
-
-async function compileTable(read: ReadTable, gateway: CompiledGateway, options: CompileOptions): Promise<void> {
-  const { table, report, broken } = read
+async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: Claims): Promise<void> {
+  const { report } = read
   const upstreams = compileUpstreams(read)
   gateway.upstreams.push(...upstreams.values())
   const keys = await compileKeys(read)
-  for (const [index, site] of table.sites.entries()) {
-    if (broken.has(`sites[${index}]`)) continue
+  for (const [index, site] of read.sites.entries()) {
+    if (!site) continue
     const compiled = compileSite({ read, site, index, upstreams, keys })
     gateway.sites.push(compiled)
-    claimHosts(compiled, gateway, options, (problem, fix) => report(`sites[${index}].hosts`, problem, fix))
+    claims.claim(compiled, (problem, fix) => report(`sites[${index}].hosts`, problem, fix))
     if (site.default && gateway.fallback) report(`sites[${index}].default`, 'is set on a second site', 'keep it on one')
     if (site.default) gateway.fallback = compiled
     const edges = site.trustedEdges && findSecretFault(site.trustedEdges.secret)
     if (edges) report(`sites[${index}].trustedEdges.secret`, edges.problem, edges.fix)
+    for (const { at, problem, fix } of findAnswerFieldFaults(site.headers, 'headers'))
+      report(`sites[${index}].${at}`, problem, fix)
   }
 }
 
-function compileUpstreams({ table, broken }: ReadTable): Map<string, CompiledUpstream> {
-  const compile = ([name, upstream]: [string, Upstream]): [string, CompiledUpstream] => [
+function compileUpstreams({ name: table, upstreams }: ReadTable): Map<string, CompiledUpstream> {
+  const compile = ([name, upstream]: [string, Upstream | undefined]): [string, CompiledUpstream] => [
     name,
     {
-      id: `${table.name}/${name}`,
+      id: `${table}/${name}`,
       name,
-      table: table.name,
-      servers: broken.has(`upstreams.${name}`) ? [] : upstream.servers.map((server) => new URL(server)),
-      connectTimeoutMs: upstream.connectTimeoutMs ?? limits.connectTimeoutMs,
+      table,
+      servers: (upstream?.servers ?? []).map((server) => new URL(server)),
+      connectTimeoutMs: upstream?.connectTimeoutMs ?? limits.connectTimeoutMs,
     },
   ]
-  return new Map(Object.entries(table.upstreams ?? {}).map(compile))
+  return new Map(upstreams.map(compile))
 }
 
-async function compileKeys({ table, broken, report }: ReadTable): Promise<Map<string, Verifier>> {
+async function compileKeys({ name: table, keys, report }: ReadTable): Promise<Map<string, Verifier>> {
   const verifiers = new Map<string, Verifier>()
-  for (const [name, key] of Object.entries(table.keys ?? {})) {
-    const faults = broken.has(`keys.${name}`) ? [] : await findKeyFaults(key)
+  for (const [name, key = noKey] of keys) {
+    const faults = key === noKey ? [] : await findKeyFaults(key)
     for (const { at, problem, fix } of faults) report(`keys.${name}${at && `.${at}`}`, problem, fix)
-    verifiers.set(name, createVerifier(`${table.name}/${name}`, key))
+    verifiers.set(name, createVerifier(`${table}/${name}`, key))
   }
   return verifiers
 }
 
+/** Stands for a key of the wrong shape, so that rows may name it. */
+const noKey: Key = { algorithms: [] }
+
 interface SiteParts {
   read: ReadTable
-  site: Site
+  site: ReadSite
   index: number
   upstreams: Map<string, CompiledUpstream>
   keys: Map<string, Verifier>
 }
 
-function compileSite({ read, site, index, upstreams, keys }: SiteParts): CompiledSite {
+function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys }: SiteParts): CompiledSite {
+  const site: Site = { ...rest, routes: routes.flatMap((row) => (row ? [row.route] : [])) }
   const compiled: CompiledSite = {
-    table: read.table.name,
+    table: read.name,
     hosts: site.hosts,
     errors: site.errors ?? 'problem',
     site,
@@ -260,12 +234,12 @@ function compileSite({ read, site, index, upstreams, keys }: SiteParts): Compile
     router: new SmartRouter({ routers: [new RegExpRouter<CompiledRoute>(), new TrieRouter<CompiledRoute>()] }),
     response: toResponseEdits(site, undefined),
   }
-  const rows = site.routes.flatMap((route, row) => {
-    if (read.broken.has(`sites[${index}].routes[${row}]`)) return []
+  const rows = routes.flatMap((readRow, row) => {
+    if (!readRow) return []
     const report = (at: string, problem: string, fix: string): void =>
       read.report(`sites[${index}].routes[${row}]${at && `.${at}`}`, problem, fix)
     const source = read.sourceOf(index, row)
-    const made = compileRoute({ route, row, site, table: read.table, source, upstreams, keys, report })
+    const made = compileRoute({ ...readRow, row, site, table: read.name, source, upstreams, keys, report })
     return made ? [{ made, report }] : []
   })
   rows.sort((a, b) => compareRoutes(a.made, b.made))
@@ -277,36 +251,31 @@ function compileSite({ read, site, index, upstreams, keys }: SiteParts): Compile
   return compiled
 }
 
-interface RouteParts {
-  route: Route
+interface RouteParts extends ReadRow {
   row: number
   site: Site
-  table: Table
+  table: string
   source: string | undefined
   upstreams: Map<string, CompiledUpstream>
   keys: Map<string, Verifier>
   report: ReadTable['report']
 }
 
-function compileRoute({
-  route,
-  row,
-  site,
-  table,
-  source,
-  upstreams,
-  keys,
-  report,
-}: RouteParts): CompiledRoute | undefined {
+/** undefined when the row has a fault that leaves nothing to compare with other rows. */
+function compileRoute(parts: RouteParts): CompiledRoute | undefined {
+  const { row, site, table, source, keys, report, broken } = parts
+  // Without its 'auth', a limit by subject would be reported as well.
+  const route = broken.has('auth') ? { ...parts.route, limit: undefined } : parts.route
   const pattern = readPattern(route.path)
   if ('fault' in pattern) return void report('path', `'${route.path}' can match no request`, pattern.fault)
-  const action = compileAction(route, table.name, upstreams, report)
-  const id = `${table.name} ${route.methods ? `${route.methods.join(',')} ` : ''}${route.path}`
+  const action = compileAction(parts)
+  const id = `${table} ${route.methods ? `${route.methods.join(',')} ` : ''}${route.path}`
   const policies = bindPolicies({ id: `${id}#${site.hosts[0]}#${row}`, route, site, keys, report })
-  if (!action) return undefined
+  for (const { at, problem, fix } of findFieldFaults(route)) report(at, problem, fix)
+  if (!action || broken.size > 0) return undefined
   return {
     id,
-    table: table.name,
+    table,
     route,
     source,
     pattern,
@@ -322,19 +291,17 @@ function compileRoute({
   }
 }
 
-function compileAction(
-  route: Route,
-  table: string,
-  upstreams: Map<string, CompiledUpstream>,
-  report: ReadTable['report'],
-): CompiledAction | undefined {
-  const named = actionNames.filter((name) => route[name] !== undefined)
+function compileAction({ route, broken, table, upstreams, report }: RouteParts): CompiledAction | undefined {
+  const named = actionNames.filter((name) => route[name] !== undefined || broken.has(name))
+  // A misspelt action was reported as an unknown key.
+  if (named.length === 0 && Object.keys(route).some((key) => findNear(key, actionNames))) return undefined
   if (named.length !== 1)
     return void report(
       '',
       named.length === 0 ? 'has no action' : `has ${named.length} actions (${named.join(', ')})`,
       `give it exactly one of ${actionNames.join(', ')}`,
     )
+  if (named.some((name) => broken.has(name))) return undefined
   if (route.proxy) return compileProxy(route, route.proxy, table, upstreams, report)
   if (route.files) return { kind: 'files', files: compileFiles(route.files) }
   if (route.redirect) return { kind: 'redirect', to: route.redirect.to, status: route.redirect.status ?? 308 }
@@ -367,8 +334,8 @@ function compileProxy(
   if (!upstream)
     return void report(
       'proxy.to',
-      `names the upstream '${to}' of '${table}', which is not declared`,
-      suggest(to, [...upstreams.keys()]),
+      `names the upstream '${to}', which is not declared`,
+      upstreams.size > 0 ? suggest(to, [...upstreams.keys()]) : `declare it in the table's 'upstreams'`,
     )
   return {
     kind: 'proxy',
@@ -430,27 +397,45 @@ const takesFieldsOf = (earlier: CompiledRoute, later: CompiledRoute): boolean =>
     later.matchHeaders.some(([other, wanted]) => other === name && (value === true || value === wanted)),
   )
 
-function claimHosts(
-  site: CompiledSite,
-  gateway: CompiledGateway,
-  { development }: CompileOptions,
-  report: (problem: string, fix: string) => void,
-): void {
-  for (const host of site.hosts) {
-    const names = development && hasTwin(host) ? [host, toTwin(host)] : [host]
-    for (const name of new Set(names)) {
-      const map = name.startsWith('*.') ? gateway.wildcards : gateway.hosts
-      const key = name.startsWith('*.') ? name.slice(1) : name
-      const owner = map.get(key)
-      if (owner)
-        report(
-          `names '${name}', which a site of '${owner.table}' (${owner.hosts[0]}) has already`,
-          'give each host to one site',
-        )
-      else map.set(key, site)
+interface Claims {
+  claim(site: CompiledSite, report: (problem: string, fix: string) => void): void
+}
+
+/** Gives each host to one site, and in development its twin too. */
+function createClaims(gateway: CompiledGateway, { development }: CompileOptions): Claims {
+  const claimed = new Map<string, { site: CompiledSite; host: string }>()
+
+  function claim(site: CompiledSite, report: (problem: string, fix: string) => void): void {
+    for (const [index, host] of site.hosts.entries()) {
+      const asked = host.replace('*', 'x')
+      const canonical = readHost(asked)?.host
+      if (canonical !== asked)
+        report(`names '${host}', which no request can ask for`, canonical ? `write '${canonical}'` : 'write a host')
+      else if (site.hosts.indexOf(host) !== index) report(`names '${host}' twice`, 'drop one')
+      else if (take(host, host, site, report) && development && hasTwin(host)) take(toTwin(host), host, site, report)
     }
   }
+
+  /** `name` is `host` or its twin. */
+  function take(name: string, host: string, site: CompiledSite, report: (problem: string, fix: string) => void) {
+    const owner = claimed.get(name)
+    if (owner?.site === site) return true
+    if (owner) {
+      const by = owner.host === name ? '' : `, as the twin of '${owner.host}' in development`
+      const what = name === host ? `'${name}'` : `'${host}', whose twin in development is '${name}'`
+      report(`names ${what}, which the site ${owner.site.hosts[0]} of '${owner.site.table}' has${by}`, hostFix)
+      return false
+    }
+    claimed.set(name, { site, host })
+    if (name.startsWith('*.')) gateway.wildcards.set(name.slice(1), site)
+    else gateway.hosts.set(name, site)
+    return true
+  }
+
+  return { claim }
 }
+
+const hostFix = 'give each host to one site'
 
 /** 'demo.moviesir.cloud' → 'demo.moviesir.localhost': browsers resolve it to this machine. */
 export const toTwin = (host: string): string => host.replace(/\.[^.]+$/, '.localhost')
@@ -458,27 +443,8 @@ const hasTwin = (host: string): boolean => host.includes('.') && !/[\d\]]$/.test
 
 function findClashingNames(tables: (ReadTable | undefined)[]): void {
   const seen = new Set<string>()
-  for (const { table, report } of tables.filter((read) => read !== undefined)) {
-    if (seen.has(table.name)) report('name', `'${table.name}' is the name of another table too`, 'rename one')
-    seen.add(table.name)
+  for (const { name, report } of tables.filter((read) => read !== undefined)) {
+    if (seen.has(name)) report('name', `'${name}' is the name of another table too`, 'rename one')
+    seen.add(name)
   }
-}
-
-function toSourceFinder({ table, file, lines = [] }: TableSource): ReadTable['sourceOf'] {
-  const sites = isRecord(table) && Array.isArray(table['sites']) ? (table['sites'] as unknown[]) : []
-  const counts = sites.map((site) => (isRecord(site) && Array.isArray(site['routes']) ? site['routes'].length : 0))
-  const total = counts.reduce((sum, count) => sum + count, 0)
-  return (site, row) => {
-    const line =
-      lines.length === total ? lines[counts.slice(0, site).reduce((sum, count) => sum + count, 0) + row] : undefined
-    return file && (line === undefined ? file : `${file}:${line}`)
-  }
-}
-
-function rowPath(table: unknown, site: number, row: number): string | undefined {
-  const sites = isRecord(table) && Array.isArray(table['sites']) ? (table['sites'] as unknown[]) : []
-  const routes =
-    isRecord(sites[site]) && Array.isArray(sites[site]['routes']) ? (sites[site]['routes'] as unknown[]) : []
-  const route = routes[row]
-  return isRecord(route) && typeof route['path'] === 'string' ? route['path'] : undefined
 }

@@ -24,7 +24,14 @@ export interface Explanation {
 export type ExplainedAction =
   | { kind: 'proxy'; upstream: string; servers: string[]; target: string; websocket: boolean }
   | { kind: 'files'; root: string; path: string; spa: boolean }
-  | { kind: 'answer'; status: number; location: string | null; error: string | null; detail: string | null; body: string }
+  | {
+      kind: 'answer'
+      status: number
+      location: string | null
+      error: string | null
+      detail: string | null
+      body: string
+    }
 
 /** Decides as serving does, without carrying anything out and without counting. */
 export async function explain(compiled: CompiledGateway, raw: RawRequest, facts: Facts): Promise<Explanation> {
@@ -60,11 +67,20 @@ export async function explain(compiled: CompiledGateway, raw: RawRequest, facts:
 
 /** A limiter that lets everybody through and counts nobody. */
 const uncounted = ({ now }: Facts): Limiter => ({
-  take: (rule: LimitRule) => ({ outcome: 'allowed', remaining: (rule.burst ?? rule.requests - 1), resetAt: now() + rule.windowMs }),
+  take: (rule: LimitRule) => ({
+    outcome: 'allowed',
+    remaining: rule.burst ?? rule.requests - 1,
+    resetAt: now() + rule.windowMs,
+  }),
 })
 
 /** The rows before the chosen one; with none chosen, all. */
-function findPassedOver(rows: CompiledRoute[], chosen: CompiledRoute | undefined, plan: Plan, trace: Trace): Explanation['passedOver'] {
+function findPassedOver(
+  rows: CompiledRoute[],
+  chosen: CompiledRoute | undefined,
+  plan: Plan,
+  trace: Trace,
+): Explanation['passedOver'] {
   const before = chosen ? rows.slice(0, rows.indexOf(chosen)) : rows
   return before.map((route) => ({ id: route.id, source: route.source, reason: whyNot(route, plan, trace) }))
 }
@@ -73,7 +89,9 @@ function whyNot(route: CompiledRoute, { exchange }: Plan, trace: Trace): string 
   const seen = trace.candidates.find((candidate) => candidate.route === route)
   if (seen) return seen.reason
   if (!matchesPattern(route.pattern, exchange.path))
-    return route.pattern.kind === 'exact' ? `the path is not '${route.pattern.path}'` : `the path is not below '${route.pattern.path}'`
+    return route.pattern.kind === 'exact'
+      ? `the path is not '${route.pattern.path}'`
+      : `the path is not below '${route.pattern.path}'`
   return `the method is not ${(route.methods ?? []).join(' or ')}`
 }
 
@@ -103,7 +121,9 @@ function toRequestEdits(plan: Plan, raw: RawRequest): Explanation['requestHeader
   const sent = pairs(plan.headers)
   return {
     added: sent.filter((field) => !has(received, field)),
-    removed: received.filter((field) => !has(sent, field) && field[0].toLowerCase() !== 'content-length').map(([name]) => name),
+    removed: received
+      .filter((field) => !has(sent, field) && field[0].toLowerCase() !== 'content-length')
+      .map(([name]) => name),
   }
 }
 
@@ -113,7 +133,8 @@ const has = (fields: [string, string][], [name, value]: [string, string]): boole
 function toAnswerEdits(plan: Plan): Explanation['responseHeaders'] {
   if (plan.kind === 'answer') return { added: pairs(plan.headers), unlessPresent: [], removed: [] }
   const { response, exchange } = plan
-  const cache: [string, string][] = response.cacheControl === undefined ? [] : [['Cache-Control', response.cacheControl]]
+  const cache: [string, string][] =
+    response.cacheControl === undefined ? [] : [['Cache-Control', response.cacheControl]]
   return {
     added: [...cache, ...pairs(response.set), ...pairs(exchange.answerHeaders), ['X-Request-Id', exchange.requestId]],
     unlessPresent: response.defaults.map(({ field }) => field),
@@ -134,7 +155,11 @@ function pairs(flat: string[]): [string, string][] {
 /** A row's action in a few words: 'proxy core (strip /api)'. */
 export function describeAction(action: CompiledAction): string {
   if (action.kind === 'proxy') {
-    const edits = [action.strip && `strip ${action.strip}`, action.path && `as ${action.path}`, action.websocket && 'WebSocket']
+    const edits = [
+      action.strip && `strip ${action.strip}`,
+      action.path && `as ${action.path}`,
+      action.websocket && 'WebSocket',
+    ]
     const shown = edits.filter(Boolean).join(', ')
     return `proxy ${action.upstream.name}${shown ? ` (${shown})` : ''}`
   }

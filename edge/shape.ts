@@ -46,10 +46,11 @@ export function array(check: Check, { min = 0 } = {}): Check {
 }
 
 /** Text that matches; `what` completes "must be …". */
-export function text(pattern: RegExp = /[^]/, what = 'text'): Check {
+export function text(pattern: RegExp | ((value: string) => boolean) = /[^]/, what = 'text'): Check {
+  const matches = pattern instanceof RegExp ? (value: string) => pattern.test(value) : pattern
   return (value, at, report) => {
     if (typeof value !== 'string') return report(at, `is ${describe(value)}`, `write ${what}`)
-    if (!pattern.test(value)) report(at, `is '${value.slice(0, 80)}'`, `write ${what}`)
+    if (!matches(value)) report(at, `is '${value.slice(0, 80)}'`, `write ${what}`)
   }
 }
 
@@ -67,7 +68,7 @@ export function oneOf(...values: readonly (string | number | boolean)[]): Check 
   return (value, at, report) => {
     if (values.includes(value as never)) return
     const texts = values.map(String)
-    const fix = typeof value === 'string' ? suggest(value, texts) : `write ${list(texts, 'or')}`
+    const fix = isText(value) && values.some(isText) ? suggest(value, texts) : `write ${list(texts, 'or')}`
     report(at, `is ${describe(value)}`, fix)
   }
 }
@@ -83,19 +84,27 @@ export function either(...choices: [(value: unknown) => boolean, Check][]): Chec
 /** One such value, or a list of at least one. */
 export const oneOrMore = (check: Check): Check => either([Array.isArray, array(check, { min: 1 })], [() => true, check])
 
-export const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
+/** A plain object: a Map, a Date or an instance of a class is no data. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === Object.prototype || prototype === null
+}
 export const isText = (value: unknown): value is string => typeof value === 'string'
 export const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean'
 
 /** "did you mean 'proxy'?" when one is close, otherwise what is known. */
 export function suggest(word: string, known: readonly string[]): string {
+  const near = findNear(word, known)
+  return near === undefined ? `known: ${known.join(', ')}` : `did you mean '${near}'?`
+}
+
+/** The known word that was probably meant. */
+export function findNear(word: string, known: readonly string[]): string | undefined {
   const near = known
     .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance)[0]
-  if (near && near.distance <= Math.max(1, Math.floor(near.candidate.length / 3)))
-    return `did you mean '${near.candidate}'?`
-  return known.length > 0 ? `known: ${known.join(', ')}` : 'none is known'
+  return near && near.distance <= Math.max(1, Math.floor(near.candidate.length / 3)) ? near.candidate : undefined
 }
 
 function join(at: string, key: string): string {
@@ -107,23 +116,28 @@ function describe(value: unknown): string {
   if (Array.isArray(value)) return 'a list'
   if (value === null || value === undefined || typeof value === 'number' || typeof value === 'boolean')
     return String(value)
-  return typeof value === 'object' ? 'an object' : `a ${typeof value}`
+  return isRecord(value) ? 'an object' : `a ${typeof value === 'object' ? value.constructor.name : typeof value}`
 }
 
 const list = (words: readonly string[], last = 'and'): string =>
   words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} ${last} ${words.at(-1)}`
 
-/** Levenshtein's distance, two rows at a time. */
+/** Levenshtein's distance in which two letters that changed places are one mistake; three rows at a time. */
 function editDistance(a: string, b: string): number {
+  let before: number[] = []
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index)
   for (let i = 1; i <= a.length; i++) {
     const current = [i]
-    for (let j = 1; j <= b.length; j++)
+    for (let j = 1; j <= b.length; j++) {
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
       current[j] = Math.min(
         (previous[j] ?? 0) + 1,
         (current[j - 1] ?? 0) + 1,
         (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
+        swapped ? (before[j - 2] ?? 0) + 1 : Number.POSITIVE_INFINITY,
       )
+    }
+    before = previous
     previous = current
   }
   return previous[b.length] ?? 0

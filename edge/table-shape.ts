@@ -1,5 +1,6 @@
 import { array, either, integer, isBoolean, isRecord, isText, object, oneOf, oneOrMore, record, text } from './shape.ts'
 import type { Check } from './shape.ts'
+import { toMilliseconds } from './duration.ts'
 
 /** What `table.ts` says in types, said again for data that no compiler saw. A test holds the two against each other. */
 
@@ -22,7 +23,7 @@ const limit = object({
       [() => true, object({ required: { header: text(/^[A-Za-z0-9-]+$/, 'a field name') } })],
     ),
     requests: integer({ min: 1, max: 1_000_000_000 }),
-    per: text(/^[1-9]\d{0,8} ?(ms|s|m|h|d)$/, "a duration such as '1 s', '10 s', '1 m', '1 h' or '1 d'"),
+    per: text(isDuration, "a duration such as '1 s', '10 s', '1 m', '1 h' or '1 d', at most '366 d'"),
   },
   optional: { burst: integer({ min: 0, max: 1_000_000 }), whenDown: oneOf('local', 'closed') },
 })
@@ -67,7 +68,7 @@ const files = object({
 })
 
 const redirect = object({
-  required: { to: text(/^(https?:\/\/|\/)[\x21-\x7e]*$/, "a URL or a path, such as 'https://shop.example{path}'") },
+  required: { to: text(isLocation, "a URL or a path, such as 'https://shop.example{path}{query}' or '/new'") },
   optional: { status: oneOf(301, 302, 303, 307, 308) },
 })
 
@@ -137,13 +138,7 @@ const site = object({
 
 const upstream = object({
   required: {
-    servers: array(
-      text(
-        /^https?:\/\/([^\s/@?#:[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?\/?$/,
-        "an origin such as 'http://127.0.0.1:8100', without a path",
-      ),
-      { min: 1 },
-    ),
+    servers: array(text(isOrigin, "an origin such as 'http://127.0.0.1:8100', without a path"), { min: 1 }),
   },
   optional: { connectTimeoutMs: milliseconds },
 })
@@ -153,10 +148,7 @@ const key = object({
   optional: {
     secret: text(),
     publicKey: text(/-----BEGIN PUBLIC KEY-----/, 'a PEM that begins with -----BEGIN PUBLIC KEY-----'),
-    jwks: text(
-      /^(https:\/\/|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/,
-      'an https URL (http only on a loopback address)',
-    ),
+    jwks: text(isKeySetUrl, 'an https URL (http only on a loopback address)'),
     issuer: oneOrMore(text()),
     audience: oneOrMore(text()),
     requiredClaims: array(text()),
@@ -168,3 +160,29 @@ export const tableShape: Check = object({
   required: { name: text(name.name, name.what), sites: array(site, { min: 1 }) },
   optional: { upstreams: record(upstream, name), keys: record(key, name) },
 })
+
+function isDuration(value: string): boolean {
+  const parts = /^([1-9]\d{0,8}) ?(ms|s|m|h|d)$/.exec(value)
+  return parts !== null && toMilliseconds(value) <= 366 * 86_400_000
+}
+
+function isOrigin(value: string): boolean {
+  return /^https?:\/\/([^\s/@?#:[\]\\]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?\/?$/.test(value) && URL.canParse(value)
+}
+
+/** '/{path}' would begin with two slashes: a browser takes what follows for a host. */
+function isLocation(value: string): boolean {
+  const placeholders = value.match(/\{[^}]*\}/g) ?? []
+  return (
+    /^(https?:\/\/[^/]|\/(?!\/|\\|\{path\}))[\x21-\x7e]*$|^\/$/.test(value) &&
+    placeholders.every((placeholder) => ['{path}', '{query}', '{host}'].includes(placeholder)) &&
+    URL.canParse(value.replaceAll('{path}', '/p').replaceAll('{query}', '?q').replaceAll('{host}', 'h'), 'http://h')
+  )
+}
+
+function isKeySetUrl(value: string): boolean {
+  if (!/^https?:\/\//.test(value) || !URL.canParse(value)) return false
+  const { protocol, hostname, username, password } = new URL(value)
+  if (username !== '' || password !== '') return false
+  return protocol === 'https:' || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname)
+}

@@ -88,7 +88,7 @@ export async function findKeyFaults(key: Key): Promise<{ at: string; problem: st
       problem: `mixes secrets (${symmetric.join(', ')}) and public keys (${key.algorithms.filter((name) => !isSymmetric(name)).join(', ')})`,
       fix: 'a public key is no secret: make two keys',
     })
-  else if (given[0] === 'secret' ? symmetric.length === 0 : given.length === 1 && symmetric.length > 0)
+  else if (given.length === 1 && (given[0] === 'secret') !== symmetric.length > 0)
     faults.push({
       at: 'algorithms',
       problem: `${key.algorithms.join(', ')} cannot be verified with a '${given[0]}'`,
@@ -107,13 +107,20 @@ export function findSecretFault(secret: string): { problem: string; fix: string 
   const bytes = new TextEncoder().encode(secret).length
   if (isPublished(secret)) return { problem: 'is a published example', fix }
   if (bytes < 32) return { problem: `has ${bytes} bytes; HS256 needs 32 (RFC 7518 §3.2)`, fix }
-  if (new Set(secret).size < 8) return { problem: 'repeats a few characters', fix }
+  if (isPattern(secret)) return { problem: 'follows a simple pattern', fix }
   return undefined
+}
+
+/** Few characters, one text again and again, or mostly neighbours such as 'abc' and '321'. */
+function isPattern(secret: string): boolean {
+  const codes = [...secret].map((character) => character.codePointAt(0) ?? 0)
+  const neighbours = codes.filter((code, index) => Math.abs(code - (codes[index - 1] ?? 0)) === 1).length
+  return new Set(codes).size < 8 || /^(.+?)\1+$/s.test(secret) || neighbours > codes.length / 2
 }
 
 /** Secrets that stand in documents, templates and tutorials, and what follows their pattern. */
 const isPublished = (secret: string): boolean =>
-  /change[-_ ]?(me|this|it)\b|^your[-_ ]|\byour[-_ ](super|very|jwt|secret|secure|own|key)|django-insecure|super[-_ ]?secret|a-string-secret-at-least|your-256-bit-secret/i.test(
+  /(change|replace)[-_ ]?(me|this|it)(?![a-z])|^your[-_ ]|[-_ ]your[-_ ](super|very|jwt|secret|secure|own|key)|django-insecure|super[-_ ]?secret|a-string-secret-at-least|09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7/i.test(
     secret,
   ) || /^(secret|password|example|test|postgres|admin)([-_ ]?key)?\d*$/i.test(secret)
 
@@ -123,7 +130,7 @@ async function findPublicKeyFaults(
   pem: string,
   algorithms: Algorithm[],
 ): Promise<{ at: string; problem: string; fix: string }[]> {
-  const fix = 'give the public key that signs these tokens, as PEM (SPKI), RSA with at least 2048 bits'
+  const fix = 'give the public key of the signer as PEM (SPKI); RSA with at least 2048 bits and the exponent 65537'
   const faults = await Promise.all(
     algorithms.map(async (algorithm) => {
       const key = await importSPKI(pem, algorithm).catch(() => undefined)

@@ -1,3 +1,4 @@
+import { isRecord } from './shape.ts'
 import type { Report } from './shape.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -6,17 +7,18 @@ export type Environment = Readonly<Record<string, string | undefined>>
  * Puts variables into every text of some data, as compose files do: '${NAME}' and '${NAME:-default}' (the default also
  * stands in for an empty value). One pass: what a variable brings in is not read again.
  */
-export function fillVariables(data: unknown, environment: Environment, report: Report, at = ''): unknown {
-  if (typeof data === 'string') return fillText(data, environment, report, at)
-  if (Array.isArray(data))
-    return data.map((entry, index) => fillVariables(entry, environment, report, `${at}[${index}]`))
-  if (typeof data !== 'object' || data === null) return data
-  return Object.fromEntries(
-    Object.entries(data).map(([key, value]) => [
-      key,
-      fillVariables(value, environment, report, at === '' ? key : `${at}.${key}`),
-    ]),
-  )
+export function fillVariables(data: unknown, environment: Environment, report: Report): unknown {
+  function fill(value: unknown, at: string, around: unknown[]): unknown {
+    if (typeof value === 'string') return fillText(value, environment, report, at)
+    if (!Array.isArray(value) && !isRecord(value)) return value
+    if (around.includes(value)) return void report(at, 'contains itself', 'write data that could be JSON')
+    const inside = [...around, value]
+    if (Array.isArray(value)) return value.map((entry, index) => fill(entry, `${at}[${index}]`, inside))
+    return Object.fromEntries(
+      Object.entries(value).map(([key, entry]) => [key, fill(entry, at === '' ? key : `${at}.${key}`, inside)]),
+    )
+  }
+  return fill(data, '', [])
 }
 
 /** The names of the variables in some data that have no default. */

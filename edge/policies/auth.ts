@@ -14,7 +14,7 @@ export function bindAuth({ route, keys, report }: Binding): BoundPolicy | undefi
     return void report(
       'auth.jwt',
       `names the key '${auth.jwt}', which is not declared`,
-      suggest(auth.jwt, [...keys.keys()]),
+      keys.size > 0 ? suggest(auth.jwt, [...keys.keys()]) : "declare it in the table's 'keys'",
     )
   const sources = [auth.from ?? 'bearer'].flat()
   const wanted = Object.entries(auth.claims ?? {}).map(([name, values]) => ({ name, values: [values].flat() }))

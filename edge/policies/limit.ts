@@ -1,3 +1,4 @@
+import { toMilliseconds } from '../duration.ts'
 import { fieldValue } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Facts, LimitRule, LimitVerdict } from '../runtime.ts'
@@ -77,7 +78,7 @@ function settle(exchange: Exchange, rule: Rule, verdict: LimitVerdict, now: numb
 
 /** Whose count it is. Without a subject or a field, the address stands in: nobody is uncounted. */
 function toKey(by: Limit['by'], exchange: Exchange): string {
-  if (by === 'subject' && exchange.identity) return `s:${exchange.identity.subject}`
+  if (by === 'subject' && exchange.identity?.subject) return `s:${exchange.identity.subject}`
   const value = typeof by === 'object' ? fieldValue(exchange.headers, by.header.toLowerCase()) : undefined
   return value === undefined ? `a:${exchange.client.bucket}` : `h:${value}`
 }
@@ -99,13 +100,6 @@ function toRule(id: string, limit: Limit): Rule {
 }
 
 const toItemName = (by: Limit['by']): string => (typeof by === 'object' ? by.header.toLowerCase() : by)
-
-const unitMs: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-
-function toMilliseconds(duration: string): number {
-  const parts = /^(\d+) ?(ms|s|m|h|d)$/.exec(duration)
-  return Number(parts?.[1]) * (unitMs[parts?.[2] ?? ''] ?? Number.NaN)
-}
 
 const allowed: Verdict = { outcome: 'pass', reason: 'within the limit' }
 const down: Verdict = {
