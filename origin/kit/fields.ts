@@ -14,7 +14,7 @@ export function text({ min = 0, max }: { min?: number; max: number }) {
       message: `String should have at most ${max} characters`,
       params: { type: 'string_too_long' },
     })
-    .openapi({ minLength: min, maxLength: max })
+    .openapi({ ...(min > 0 && { minLength: min }), maxLength: max })
 }
 
 /** A whole number that fits a PostgreSQL integer. */
@@ -33,7 +33,7 @@ export const instant = z
       })
     return utc ?? z.NEVER
   })
-  .openapi({ type: 'string', format: 'date-time', example: '2026-01-31T09:30:00Z' })
+  .openapi({ format: 'date-time', example: '2026-01-31T09:30:00Z' })
 
 /** A time as this server writes it. */
 export const instantOut = z.string().openapi({ format: 'date-time', example: '2026-01-31T09:30:00Z' })
@@ -42,7 +42,7 @@ export const instantOut = z.string().openapi({ format: 'date-time', example: '20
 export const uuid = z
   .guid()
   .transform((value) => value.toLowerCase())
-  .openapi({ type: 'string', format: 'uuid' })
+  .openapi({ format: 'uuid' })
 
 const jsonBytesMax = 16_384
 const jsonDepthMax = 32

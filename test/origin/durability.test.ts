@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import type { TestUser } from './client.ts'
 import { createClient } from './client.ts'
 import { makeFolder } from './engines.ts'
@@ -18,8 +18,11 @@ const folder = makeFolder()
 const runs: ChildProcess[] = []
 
 afterEach(async () => {
-  for (const run of runs) if (run.exitCode === null && run.signalCode === null) run.kill('SIGKILL')
+  const alive = runs.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null)
+  await Promise.all(alive.map((run) => (run.kill('SIGKILL'), once(run, 'exit'))))
 })
+
+afterAll(() => folder.remove())
 
 describe('the origin program', () => {
   it('keeps what it acknowledged through kill -9, refuses a second copy, and drains on SIGTERM', async () => {
