@@ -1,0 +1,102 @@
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { readPage } from './page.ts'
+import type { Block } from './page.ts'
+import { runPage } from './run-page.ts'
+import type { Ran } from './run-page.ts'
+import { isSameOutput, toComparable } from './same-output.ts'
+
+/**
+ * Every command of README.md and docs/ is run, and prints what the page says (`page.ts` and `same-output.ts` have the
+ * rules). DAEMUN_UPDATE_DOCS=1 writes what was printed into the pages instead, to be read before it is committed.
+ */
+const root = new URL('../../', import.meta.url)
+const pages = [
+  'README.md',
+  ...readdirSync(new URL('docs/', root))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+]
+
+/** The commands of pages that are not run here: why, and what runs them. */
+const elsewhere: Record<string, string> = {
+  'npm ci && npm start': 'installs the packages; test/compose/embedded.test.ts runs the program behind it',
+  'npm ci && npm test': 'is what runs this',
+}
+
+describe.concurrent('the pages', () => {
+  for (const page of pages) {
+    const file = new URL(page, root)
+    const blocks = readPage(file)
+    const missing = findMissing(blocks)
+    it.skipIf(missing)(
+      `${page} prints what it says${missing ? ` (skipped: needs ${missing})` : ''}`,
+      async () => {
+        const ran = await runPage(blocks)
+        if (process.env['DAEMUN_UPDATE_DOCS']) return update(file, blocks, ran)
+        for (const { block, output, status } of ran) {
+          const place = `${page}:${block.line}`
+          if (block.kind === 'run')
+            expect(`${place} ends with ${status}\n${status === block.status ? '' : output}`).toBe(
+              `${place} ends with ${block.status}\n`,
+            )
+          const expected = expectedOf(blocks, block)
+          if (expected && !isSameOutput(expected.text, output))
+            expect(`${place}\n${toComparable(output)}`).toBe(`${place}\n${toComparable(expected.text)}`)
+        }
+      },
+      60_000,
+    )
+  }
+})
+
+it('what is not run here is known by name', () => {
+  const named = pages.flatMap((page) =>
+    [...readFileSync(new URL(page, root), 'utf8').matchAll(/^```sh elsewhere\n([^]*?)\n```$/gm)].flatMap(
+      ([, text = '']) => text.split('\n'),
+    ),
+  )
+  expect([...new Set(named)].sort()).toEqual(Object.keys(elsewhere).sort())
+})
+
+/** The block that says what a block prints: itself after Ctrl-C, else the one behind it. */
+function expectedOf(blocks: Block[], block: Block): Block | undefined {
+  const expected = block.kind === 'output' ? block : blocks[blocks.indexOf(block) + 1]
+  return expected?.kind === 'output' && (expected === block || !expected.stopped) ? expected : undefined
+}
+
+/** The first program that a page needs and this machine has not. */
+function findMissing(blocks: Block[]): string | undefined {
+  const text = blocks
+    .filter(({ kind }) => kind === 'run' || kind === 'serve')
+    .map((block) => block.text)
+    .join('\n')
+  return ['bash', 'curl', 'openssl', 'redis-server'].find(
+    (program) => (program === 'bash' || text.includes(program)) && !isInstalled(program),
+  )
+}
+
+function isInstalled(program: string): boolean {
+  try {
+    execFileSync(program, ['--version'], { stdio: 'ignore' })
+    return true
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code !== 'ENOENT'
+  }
+}
+
+function update(file: URL, blocks: Block[], ran: Ran[]): void {
+  const lines = readFileSync(file, 'utf8').split('\n')
+  for (const { block, output } of ran.toReversed()) {
+    const expected = expectedOf(blocks, block)
+    if (!expected || isSameOutput(expected.text, output)) continue
+    const printed = output
+      .replace(/\r/g, '')
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.trimEnd())
+    lines.splice(expected.line, expected.text === '' ? 0 : expected.text.split('\n').length, ...printed)
+  }
+  writeFileSync(file, lines.join('\n'))
+}
