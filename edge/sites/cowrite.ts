@@ -22,7 +22,7 @@ export default {
         { path: '/health', https: false, respond: { status: 200, type: 'text/plain', body: 'OK' } },
 
         // Certificate authorities ask over plain http.
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme' } },
+        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
 
         // Passwords, mailed codes and new accounts: slow for whoever guesses.
         {
