@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
+import { startOrigins } from '#origin/systems.ts'
 import type { TestUser } from './client.ts'
 import { createClient } from './client.ts'
 import { makeFolder } from './engines.ts'
@@ -41,8 +42,14 @@ describe('the origin program', () => {
 
     second.process.kill('SIGTERM')
     expect(await second.exit).toBe(0)
-    const third = await start()
-    expect((await downloadAll(createClient(third.url), user)).size).toBe(stored.size)
+
+    const environment = { HOMEWORK_HELPER_JWT_SECRET: secret }
+    const { origins, stop } = await startOrigins({ dataDirectory: folder.path, environment, log: () => {} })
+    const url = expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/)
+    expect(origins).toEqual([{ system: 'homework-helper', url, embedded: ['postgres'] }])
+    expect((await downloadAll(createClient(origins[0]!.url), user)).size).toBe(stored.size)
+    await stop()
+    await expect(fetch(origins[0]!.url)).rejects.toThrow()
   }, 30_000)
 
   it('exits with 2 and every fault of its configuration at once', async () => {

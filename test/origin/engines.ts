@@ -12,6 +12,7 @@ export type RunningEngine = {
   url?: string
   embedded?: EmbeddedPostgres
   connect(): Database
+  /** Stops it; again does nothing. */
   close(): Promise<void>
 }
 

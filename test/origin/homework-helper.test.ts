@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { readHomeworkHelperConfig } from '#origin/homework-helper/config.ts'
 import { startHomeworkHelper } from '#origin/homework-helper/start.ts'
+import { forgetOldAnswers } from '#origin/homework-helper/uploads.ts'
 import { addUser } from '#origin/homework-helper/users.ts'
 import type { Database } from '#origin/kit/database.ts'
 import { createPasswords } from '#origin/kit/passwords.ts'
@@ -544,6 +545,18 @@ for (const { name: engineName, missing, open } of engines) {
         expect(await send()).toMatchObject({ status: 201 })
       })
 
+      it('find their answer for seven days', async () => {
+        const { id: session_id } = await addSession()
+        const event = { session_id, event_type: 'x', timestamp }
+        await user.post('/api/v1/events', event, { 'idempotency-key': 'old' })
+        await user.post('/api/v1/events', event, { 'idempotency-key': 'young' })
+        await database.sql`update homework_helper.answers set created_at = now() - interval '7 days 1 second'
+          where user_id = ${user.id} and key = 'old'`
+        expect(await forgetOldAnswers(database.sql)).toBe(1)
+        const young = await user.post('/api/v1/events', event, { 'idempotency-key': 'young' })
+        expect(young.headers.get('idempotency-replayed')).toBe('true')
+      })
+
       it('of two users with the same id or key do not meet', async () => {
         const content = { id: crypto.randomUUID(), start_ts }
         const mine = await user.post('/api/v1/sessions', content, { 'idempotency-key': 'same' })
@@ -738,22 +751,6 @@ for (const { name: engineName, missing, open } of engines) {
       })
     })
 
-    describe('without its database', () => {
-      it('is unhealthy, answers 503 and tells when to come again', async () => {
-        const alone = await open()
-        const config = readHomeworkHelperConfig({ JWT_SECRET_KEY: secret, DATABASE_URL: alone.url })
-        const options = { config, embedded: alone.embedded, host: '127.0.0.1', port: 0, log: () => {} }
-        const orphan = await startHomeworkHelper(options)
-        await alone.close()
-        const { request } = createClient(orphan.url)
-        expect(await request('GET', '/')).toMatchObject({ status: 200 })
-        expect(await request('GET', '/health')).toMatchObject({ status: 503, body: { status: 'unavailable' } })
-        const me = await request('GET', '/api/v1/auth/me', undefined, { token: user.token })
-        expect([me.status, me.headers.get('retry-after')]).toEqual([503, '1'])
-        await orphan.stop()
-      })
-    })
-
     describe('foreign keys', () => {
       it('each have an index that begins with their columns', async () => {
         const missingIndexes = await database.sql`
@@ -762,6 +759,17 @@ for (const { name: engineName, missing, open } of engines) {
             select from pg_index i where i.indrelid = c.conrelid
             and (string_to_array(i.indkey::text, ' ')::int2[])[1:cardinality(c.conkey)] = c.conkey)`
         expect([...missingIndexes]).toEqual([])
+      })
+    })
+
+    // The last one: it takes the database away.
+    describe('without its database', () => {
+      it('is unhealthy, answers 503 and tells when to come again', async () => {
+        await engine.close()
+        expect(await client.request('GET', '/')).toMatchObject({ status: 200 })
+        expect(await client.request('GET', '/health')).toMatchObject({ status: 503, body: { status: 'unavailable' } })
+        const { status, headers } = await other.get('/api/v1/auth/me')
+        expect([status, headers.get('retry-after')]).toEqual([503, '1'])
       })
     })
   })

@@ -194,20 +194,6 @@ describe('the origins', () => {
     await expect(wrong).rejects.toMatchObject({ code: 'config_invalid' })
     folder.remove()
   })
-
-  it('start on free ports, say what is embedded, and stop', async () => {
-    const folder = makeFolder()
-    const environment = { HOMEWORK_HELPER_JWT_SECRET: secret }
-    const { origins, stop } = await startOrigins({ dataDirectory: folder.path, environment, log: () => {} })
-    expect(origins).toEqual([
-      { system: 'homework-helper', url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/), embedded: ['postgres'] },
-    ])
-    const { url } = origins[0]!
-    expect((await fetch(`${url}/health`)).status).toBe(200)
-    await stop()
-    await expect(fetch(url)).rejects.toThrow()
-    folder.remove()
-  })
 })
 
 describe('errors', () => {

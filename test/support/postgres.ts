@@ -9,7 +9,7 @@ import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import postgres from 'postgres'
 
-/** A PostgreSQL server, or a database on one, that belongs to the test that opened it. */
+/** A PostgreSQL server, or a database on one, that belongs to the test that opened it; `stop` may come twice. */
 export type TestPostgres = { url: string; stop(): Promise<void> }
 
 /** Why no real server can be used here; undefined when one can. For `describe.skipIf` and the line it prints. */
@@ -34,9 +34,12 @@ async function createThrowAwayDatabase(url: string): Promise<TestPostgres> {
   const name = `daemun_test_${crypto.randomUUID().replaceAll('-', '')}`
   const sql = postgres(url, { max: 1, onnotice() {} })
   await sql`create database ${sql(name)}`
+  let stopped = false
   return {
     url: Object.assign(new URL(url), { pathname: `/${name}` }).href,
     async stop() {
+      if (stopped) return
+      stopped = true
       await sql`drop database ${sql(name)} with (force)`
       await sql.end()
     },
@@ -65,6 +68,7 @@ async function startPrivateServer(binaries: string): Promise<TestPostgres> {
   return { url: `postgresql://postgres@127.0.0.1:${port}/postgres`, stop }
 
   async function stop(): Promise<void> {
+    if (server.exitCode !== null) return
     const exited = once(server, 'exit')
     server.kill('SIGINT')
     await exited
