@@ -4,46 +4,76 @@ import { limits } from './limits.ts'
 import type { Facts } from './runtime.ts'
 import { isRecord } from './shape.ts'
 
+/** Where a verifier finds its keys. */
+export interface Keys {
+  get: JWTVerifyGetKey
+  /** Which keys hold now; what was verified with others must be verified again. undefined: none can be had. */
+  generation(): number | Promise<number | undefined>
+}
+
 /**
  * Keys from a URL (RFC 7517), fetched when needed and kept: fresh for `jwksFreshMs`, used up to `jwksStaleMs` while the
  * server does not answer, then no key is had and tokens are neither accepted nor refused. A key id that is not in
  * the set causes one more fetch per `jwksCoolDownMs`, however many tokens name it.
  */
-export function createKeySet(
-  url: string,
-  facts: Facts,
-  toLookUp: (jwks: JSONWebKeySet) => JWTVerifyGetKey,
-): JWTVerifyGetKey {
-  let current: { look: JWTVerifyGetKey; fetchedAt: number } | undefined
+export function createKeySet(url: string, facts: Facts, toLookUp: (jwks: JSONWebKeySet) => JWTVerifyGetKey): Keys {
+  let current: { look: JWTVerifyGetKey; text: string; generation: number; fetchedAt: number } | undefined
   let triedAt = Number.NEGATIVE_INFINITY
   let fetching: Promise<void> | undefined
 
   async function refresh(): Promise<void> {
-    triedAt = facts.now()
     const text = await facts.fetchText(url, { timeoutMs: limits.jwksTimeoutMs, bytesMax: limits.jwksBytesMax })
-    current = { look: toLookUp(readKeySet(text)), fetchedAt: facts.now() }
+    const fetchedAt = facts.monotonic()
+    if (text === current?.text) current.fetchedAt = fetchedAt
+    else current = { look: toLookUp(readKeySet(text)), text, generation: (current?.generation ?? 0) + 1, fetchedAt }
   }
 
+  /** Never rejects: whether it went well shows in `current`. */
   function refreshOnce(): Promise<void> {
-    fetching ??= refresh().finally(() => {
-      fetching = undefined
-    })
-    return fetching
+    if (fetching && sinceTry() <= limits.jwksTimeoutMs) return fetching
+    triedAt = facts.monotonic()
+    const started = refresh()
+      .catch(ignore)
+      .finally(() => {
+        if (fetching === started) fetching = undefined
+      })
+    fetching = started
+    return started
   }
 
-  const age = (): number => (current ? facts.now() - current.fetchedAt : Number.POSITIVE_INFINITY)
-  const mayFetch = (): boolean => facts.now() - triedAt >= (current ? limits.jwksCoolDownMs : limits.jwksRetryMs)
+  const sinceTry = (): number => facts.monotonic() - triedAt
+  const age = (): number => (current ? facts.monotonic() - current.fetchedAt : Number.POSITIVE_INFINITY)
+  const isUsable = (): boolean => age() <= limits.jwksStaleMs
+  const mayFetch = (): boolean => sinceTry() >= (isUsable() ? limits.jwksCoolDownMs : limits.jwksRetryMs)
 
-  return async (header: Parameters<JWTVerifyGetKey>[0], token: FlattenedJWSInput) => {
-    if (age() > limits.jwksFreshMs && (fetching || mayFetch())) await refreshOnce().catch(ignore)
-    if (!current || age() > limits.jwksStaleMs) throw new Error('no key set')
+  /** What must be waited for: the one that asks for newer keys waits; the others wait only when there are none. */
+  function whenReady(): Promise<void> | undefined {
+    if (age() <= limits.jwksFreshMs) return undefined
+    return mayFetch() || (fetching && !isUsable()) ? refreshOnce() : undefined
+  }
+
+  const generationNow = (): number | undefined => (isUsable() ? current?.generation : undefined)
+
+  async function get(header: Parameters<JWTVerifyGetKey>[0], token: FlattenedJWSInput): Promise<CryptoKey> {
+    await whenReady()
+    if (!current || !isUsable()) throw new Error('no key set')
     const found = await lookUp(current.look, header, token)
     if (found) return found
-    if (!mayFetch()) throw new errors.JWKSNoMatchingKey()
-    await refreshOnce().catch(ignore)
+    if (!fetching && !mayFetch()) throw new errors.JWKSNoMatchingKey()
+    await refreshOnce()
     const again = await lookUp(current.look, header, token)
     if (!again) throw new errors.JWKSNoMatchingKey()
     return again
+  }
+
+  return {
+    get,
+    generation: () => {
+      const ready = whenReady()
+      const generation = generationNow()
+      if (!ready && generation !== undefined) return generation
+      return Promise.resolve(ready).then(generationNow)
+    },
   }
 }
 

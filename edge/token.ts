@@ -1,8 +1,9 @@
 import { createLocalJWKSet, decodeProtectedHeader, errors, importSPKI, jwtVerify } from 'jose'
-import type { CryptoKey, FlattenedJWSInput, JWTVerifyGetKey } from 'jose'
+import type { CryptoKey, JWTVerifyGetKey } from 'jose'
 import { toIdentity } from './identity.ts'
 import type { Identity } from './identity.ts'
 import { createKeySet, isStrongKey } from './key-set.ts'
+import type { Keys } from './key-set.ts'
 import { limits } from './limits.ts'
 import type { Facts } from './runtime.ts'
 import type { Algorithm, Key } from './table.ts'
@@ -25,23 +26,38 @@ export interface Verifier {
  * is paid once. Only text in canonical base64url reaches the memory, so one token has one spelling.
  */
 export function createVerifier(id: string, key: Key): Verifier {
-  const remembered = new Map<string, { identity: Identity; verdict: TokenVerdict; notBefore: number }>()
+  const remembered = new Map<string, Remembered>()
   const tolerance = key.clockToleranceSeconds ?? 30
-  let keys: { get: JWTVerifyGetKey } | undefined
+  let made: Keys | undefined
 
   function verify(token: string, facts: Facts): TokenVerdict | Promise<TokenVerdict> {
+    made ??= createKeys(key, facts)
+    const keys = made
     const known = remembered.get(token)
     if (known) {
       const now = facts.now() / 1_000
-      if (known.identity.expiresAt + tolerance > now && known.notBefore - tolerance <= now) return known.verdict
+      if (known.identity.expiresAt + tolerance > now && known.notBefore - tolerance <= now)
+        return recall(token, known, keys, facts)
       remembered.delete(token)
     }
     if (!isCanonicalToken(token)) return refused('the token is malformed')
-    return verifySignature(token, facts)
+    return verifySignature(token, keys, facts)
   }
 
-  async function verifySignature(token: string, facts: Facts): Promise<TokenVerdict> {
-    keys ??= createKeys(key, facts)
+  /** A remembered token is good as long as the keys are those that it was verified with. */
+  function recall(token: string, known: Remembered, keys: Keys, facts: Facts): TokenVerdict | Promise<TokenVerdict> {
+    const generation = keys.generation()
+    if (generation instanceof Promise)
+      return generation.then((settled) => (settled === known.generation ? known.verdict : forget(token, keys, facts)))
+    return generation === known.generation ? known.verdict : forget(token, keys, facts)
+  }
+
+  function forget(token: string, keys: Keys, facts: Facts): Promise<TokenVerdict> {
+    remembered.delete(token)
+    return verifySignature(token, keys, facts)
+  }
+
+  async function verifySignature(token: string, keys: Keys, facts: Facts): Promise<TokenVerdict> {
     try {
       const { payload } = await jwtVerify(token, keys.get, {
         algorithms: key.algorithms,
@@ -51,24 +67,34 @@ export function createVerifier(id: string, key: Key): Verifier {
         clockTolerance: tolerance,
         currentDate: new Date(facts.now()),
       })
-      const { exp = Number.NaN, nbf = 0 } = payload
+      const { exp = Number.NaN, nbf = 0, sub = '' } = payload
       if (!Number.isFinite(exp) || !Number.isFinite(nbf)) return refused('the token has a time that is no number')
+      if (typeof sub !== 'string' || !sub.isWellFormed()) return refused('the token has a subject that is no text')
       const identity = toIdentity(payload, exp)
       const verdict: TokenVerdict = { outcome: 'verified', identity }
-      remember(token, { identity, verdict, notBefore: nbf })
+      const generation = await keys.generation()
+      if (generation !== undefined) remember(token, { identity, verdict, notBefore: nbf, generation })
       return verdict
     } catch (error) {
       return toVerdict(error)
     }
   }
 
-  function remember(token: string, entry: { identity: Identity; verdict: TokenVerdict; notBefore: number }): void {
+  function remember(token: string, entry: Remembered): void {
     const oldest = remembered.size >= limits.rememberedTokensMax ? remembered.keys().next().value : undefined
     if (oldest !== undefined) remembered.delete(oldest)
     remembered.set(token, entry)
   }
 
   return { id, verify }
+}
+
+interface Remembered {
+  identity: Identity
+  verdict: TokenVerdict
+  notBefore: number
+  /** Of the keys that it was verified with. */
+  generation: number
 }
 
 /** Why a key cannot be used; all reasons. */
@@ -141,19 +167,22 @@ async function findPublicKeyFaults(
   return faults.flat()
 }
 
-function createKeys(key: Key, facts: Facts): { get: JWTVerifyGetKey } {
+function createKeys(key: Key, facts: Facts): Keys {
+  if (key.jwks !== undefined) return createKeySet(key.jwks, facts, (jwks) => createLocalJWKSet(jwks))
+  return { get: createGivenKey(key), generation: () => 0 }
+}
+
+function createGivenKey(key: Key): JWTVerifyGetKey {
   if (key.secret !== undefined) {
     const bytes = new TextEncoder().encode(key.secret)
-    return { get: () => bytes }
+    return () => bytes
   }
-  if (key.jwks !== undefined) return { get: createKeySet(key.jwks, facts, (jwks) => createLocalJWKSet(jwks)) }
   const imported = new Map<string, Promise<CryptoKey>>()
-  const get: JWTVerifyGetKey = ({ alg = '' }: { alg?: string }, _token?: FlattenedJWSInput) => {
+  return ({ alg = '' }) => {
     const made = imported.get(alg) ?? importSPKI(key.publicKey ?? '', alg)
     imported.set(alg, made)
     return made
   }
-  return { get }
 }
 
 const refused = (reason: string): TokenVerdict => ({ outcome: 'refused', reason })
