@@ -46,10 +46,12 @@ function isSystem(word: string): word is SystemName {
   return systemNames.some((name) => name === word)
 }
 
+// The same signal may come twice: from the terminal and from the program that started this one. Stopping is bounded
+// in time, so what comes after the first is ignored.
 function nextSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    process.once('SIGINT', resolve)
-    process.once('SIGTERM', resolve)
+    process.on('SIGINT', resolve)
+    process.on('SIGTERM', resolve)
   })
 }
 
