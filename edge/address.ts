@@ -30,10 +30,10 @@ export function readAddress(text: string): Address | null {
 
 /** Reads '10.0.0.0/8', '2001:db8::/32' or a single address. null: not a network. */
 export function readNetwork(text: string): Network | null {
-  const [address = '', length] = text.split('/')
+  const [, address = '', length] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(text) ?? []
   const read = readAddress(address)
-  if (!read || (length !== undefined && !/^\d{1,3}$/.test(length))) return null
-  const offset = isIpv4(read.groups) ? 96 : 0
+  if (!read) return null
+  const offset = address.includes(':') ? 0 : 96
   const bits = length === undefined ? 128 : Number(length) + offset
   return bits <= 128 ? { groups: read.groups, bits } : null
 }

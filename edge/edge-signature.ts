@@ -9,8 +9,11 @@ import { limits } from './limits.ts'
  */
 export const edgeField = 'X-Daemun-Edge'
 
+/** What of a request is signed. */
+export type SignedExchange = Pick<Exchange, 'method' | 'authority' | 'path' | 'query' | 'client' | 'scheme'>
+
 /** The field's value for a request that the edge passes on. */
-export async function signEdge(secret: string, exchange: Exchange, now: number): Promise<string> {
+export async function signEdge(secret: string, exchange: SignedExchange, now: number): Promise<string> {
   const signature = await crypto.subtle.sign(
     'HMAC',
     await importSecret(secret),
@@ -43,7 +46,7 @@ export async function verifyEdge(
 }
 
 const toMessage = (
-  { method, authority, path, query }: Exchange,
+  { method, authority, path, query }: SignedExchange,
   time: string,
   client: string,
   scheme: string,

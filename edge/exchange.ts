@@ -13,7 +13,7 @@ export interface RawRequest {
   method: string
   /** The request target as received: origin-form or absolute-form. */
   target: string
-  /** '1.1', '1.0', '2.0', … */
+  /** '1.1' or '1.0'; anything else is refused. */
   version: string
   /** The field lines as received, flat: name, value, …; duplicates stay. */
   headers: string[]
@@ -88,7 +88,8 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
     contentLength: fields.contentLength,
     hasBody: fields.transferEncoding !== undefined || (fields.contentLength ?? 0) > 0,
     websocket: fields.upgrade === 'websocket' && raw.method === 'GET' && fields.connection.includes('upgrade'),
-    expectsContinue: fields.expect !== undefined,
+    // RFC 9110 §10.1.1: HTTP/1.0 does not know it.
+    expectsContinue: fields.expect !== undefined && raw.version !== '1.0',
     edgeSignature: fields.edgeSignature,
     site: undefined,
     route: undefined,
@@ -111,6 +112,8 @@ export function fieldValue(headers: string[], name: string): string | undefined 
 /** The fields of a request, sorted once into what the gateway reads, passes on and refuses. */
 export interface Fields {
   forward: string[]
+  /** All lines together, with their colons and ends. */
+  bytes: number
   host: string | undefined
   authorization: string | undefined
   cookie: string
@@ -130,6 +133,7 @@ const noTokens: string[] = []
 function readFields(headers: string[]): Fields {
   const fields: Fields = {
     forward: [],
+    bytes: 0,
     host: undefined,
     authorization: undefined,
     cookie: '',
@@ -147,6 +151,7 @@ function readFields(headers: string[]): Fields {
     const received = headers[i] ?? ''
     const value = headers[i + 1] ?? ''
     const { kind } = readFieldName(received)
+    fields.bytes += received.length + value.length + 4
     switch (kind) {
       case 'forward':
         fields.forward.push(received, value)
@@ -225,7 +230,7 @@ function findFault(
   pathFault: string | undefined,
   hostRead: boolean,
 ): Refusal | undefined {
-  if (raw.version !== '1.1' && raw.version !== '1.0' && raw.version !== '2.0')
+  if (raw.version !== '1.1' && raw.version !== '1.0')
     return { code: 'http_version', detail: `HTTP/${raw.version.slice(0, 8)} is not spoken here` }
   if (fields.fault) return fields.fault
   if (raw.method === 'TRACE' || raw.method === 'CONNECT')
@@ -244,6 +249,12 @@ function findFault(
       code: 'target_too_long',
       detail: 'the request target is too long',
       limit: { name: 'targetBytesMax', value: limits.targetBytesMax },
+    }
+  if (fields.bytes > limits.headerBytesMax)
+    return {
+      code: 'header_too_large',
+      detail: 'the request head is too large',
+      limit: { name: 'headerBytesMax', value: limits.headerBytesMax },
     }
   if (!hostRead) return malformed(fields.host === undefined ? 'there is no Host field' : 'the Host field is no host')
   if (pathFault !== undefined) return { code: 'ambiguous_path', detail: pathFault }

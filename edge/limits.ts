@@ -2,8 +2,10 @@
 export const limits = {
   /** Request targets above this are 414 (RFC 9110 §15.5.15). */
   targetBytesMax: 8_192,
-  /** All field lines of a request together; above it the parser answers 431. */
+  /** All field lines of a request together; above it 431. */
   headerBytesMax: 16_384,
+  /** What the parser takes of a request head, so that a long target is told from long fields; above it 431. */
+  headBytesMax: 32_768,
   /** Field lines of a request; above it 431. */
   headerCountMax: 100,
   /** A client's request head must be complete by then; then 408. */
@@ -13,10 +15,17 @@ export const limits = {
   bodyRateWindowMs: 10_000,
   /** An answer of which the client takes nothing for this long is cut off. */
   clientStallMs: 60_000,
+  /** How often clients are looked at for the two bounds above. */
+  progressLookMs: 2_000,
   /** Idle connections of clients are kept this long. */
   clientIdleMs: 65_000,
   /** Requests on one connection; then it is closed. */
   requestsPerConnectionMax: 10_000,
+  /** Requests that may wait for their turn on one connection; then it is not read from. */
+  pipelinedMax: 64,
+  /** How long a client may go on sending what nobody reads before its connection is closed, and how long pause. */
+  lingerMs: 30_000,
+  lingerIdleMs: 3_000,
   /** The default of a row's `bodyBytesMax`. */
   bodyBytesMax: 1_048_576,
   /** An unread body up to this is drained so that the connection can be kept; a longer one closes it. */
@@ -27,6 +36,8 @@ export const limits = {
   readTimeoutMs: 60_000,
   /** The default of a row's `proxy.idleMs`. */
   websocketIdleMs: 3_600_000,
+  /** When one side of a WebSocket has closed, the other may still say this long what it has to say. */
+  websocketLingerMs: 1_000,
   /** The head of an upstream's answer; above it 502. */
   upstreamHeaderBytesMax: 65_536,
   /** Informational answers (1xx) of one upstream answer; above it 502. */

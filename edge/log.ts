@@ -6,7 +6,7 @@ export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs:
   const { exchange } = plan
   const { route } = exchange
   const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
-  let line = `{"time":"${toIsoTime(now)}","id":"${exchange.requestId}","client":"${exchange.client.text}","method":${quote(exchange.method)},"scheme":"${exchange.scheme}","host":"${exchange.host}","path":${quote(exchange.path)}`
+  let line = `{"time":"${toIsoTime(now)}","id":"${exchange.requestId}","client":"${exchange.client.text}","method":${quote(exchange.method)},"scheme":"${exchange.scheme}","host":"${exchange.host}","path":${quote(redactPath(exchange.path))}`
   if (exchange.query !== '') line += `,"query":${JSON.stringify(redactQuery(exchange.query))}`
   line += `,"status":${outcome.status},"bytes":${outcome.bytes},"ms":${round(durationMs)}`
   if (route) line += `,"table":"${route.table}","route":${quote(route.id)}`
@@ -21,13 +21,21 @@ export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs:
   return `${line}}\n`
 }
 
+/** A path without tokens, which some links carry as a segment. A token's first part begins with '{"' in base64url. */
+const redactPath = (path: string): string =>
+  path.includes('eyJ') ? path.replace(/(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*/g, '[redacted]') : path
+
 /**
  * A query without secrets: values of parameters that are named like one, and whatever has the look of a token. Names
  * are read as a server would, with their escapes undone.
  */
 export function redactQuery(query: string): string {
-  return query.replace(/([?&;])([^=&;]*)=([^&;]*)/g, (whole, mark: string, name: string, value: string) =>
-    isSecretName(name) || isTokenLike(value) ? `${mark}${name}=[redacted]` : whole,
+  return query.replace(
+    /([?&;])([^=&;]*)(=?)([^&;]*)/g,
+    (whole, mark: string, name: string, is: string, value: string) => {
+      if (is === '' || isTokenLike(name)) return isTokenLike(name) ? `${mark}[redacted]` : whole
+      return isSecretName(name) || isTokenLike(value) ? `${mark}${name}=[redacted]` : whole
+    },
   )
 }
 
@@ -37,7 +45,7 @@ const isSecretName = (name: string): boolean =>
   )
 
 /** Three dotted parts of base64url, or a long run without a break. */
-const isTokenLike = (value: string): boolean => /^[\w-]{8,}\.[\w-]{8,}\.[\w-]+$|[\w+/=-]{40,}/.test(value)
+const isTokenLike = (value: string): boolean => /[\w-]{8,}\.[\w-]{8,}\.[\w-]+|[\w+/=-]{40,}/.test(value)
 
 function unescapeName(name: string): string {
   try {

@@ -1,4 +1,5 @@
 import { errorFacts } from './error.ts'
+import type { ErrorCode } from './error.ts'
 import type { Plan } from './plan.ts'
 import type { Outcome } from './runtime.ts'
 
@@ -33,6 +34,9 @@ interface Series {
   counts: Float64Array
   sumMs: number
   total: number
+  /** How the row's limits and its auth judged. */
+  limits: Map<string, number>
+  auth: Map<string, number>
 }
 
 export function createMetrics(): Metrics {
@@ -45,8 +49,11 @@ export function createMetrics(): Metrics {
   function finish(plan: Plan, outcome: Outcome, durationMs: number): void {
     const { route, site } = plan.exchange
     open--
-    observe(seriesOf(route ?? site, site?.table ?? '', route?.id ?? ''), outcome.status, durationMs)
+    const one = seriesOf(route ?? site, site?.table ?? '', route?.id ?? '')
+    observe(one, outcome.status, durationMs)
     const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
+    if (route?.route.limit) count(one.limits, toLimitVerdict(plan, refusal?.code))
+    if (route?.route.auth) count(one.auth, toAuthVerdict(plan, refusal?.code))
     if (refusal && errorFacts(refusal.code).source === 'upstream')
       count(upstreamErrors, labels({ upstream: plan.kind === 'proxy' ? plan.upstream.id : '', code: refusal.code }))
     else if (refusal) count(refusals, labels({ table: site?.table ?? '', code: refusal.code }))
@@ -63,6 +70,8 @@ export function createMetrics(): Metrics {
       counts: new Float64Array(buckets.length),
       sumMs: 0,
       total: 0,
+      limits: new Map<string, number>(),
+      auth: new Map<string, number>(),
     }
     series.set(key, made)
     return made
@@ -88,6 +97,18 @@ export function createMetrics(): Metrics {
         'counter',
         'Requests that the gateway refused, by error code.',
         toLines('daemun_refusals_total', refusals),
+      ),
+      family(
+        'daemun_limit_verdicts_total',
+        'counter',
+        'What limits said: allowed, refused, down.',
+        all.flatMap((one) => toVerdictLines('daemun_limit_verdicts_total', one, one.limits)),
+      ),
+      family(
+        'daemun_auth_verdicts_total',
+        'counter',
+        'What was said of tokens: verified, anonymous, refused, forbidden, unavailable.',
+        all.flatMap((one) => toVerdictLines('daemun_auth_verdicts_total', one, one.auth)),
       ),
       family(
         'daemun_upstream_errors_total',
@@ -129,8 +150,23 @@ function observe(one: Series, status: number, durationMs: number): void {
     }
 }
 
-function count(counters: Map<string, number>, key: string): void {
-  counters.set(key, (counters.get(key) ?? 0) + 1)
+function count(counters: Map<string, number>, key: string | undefined): void {
+  if (key !== undefined) counters.set(key, (counters.get(key) ?? 0) + 1)
+}
+
+/** undefined: another policy answered before. */
+function toLimitVerdict({ exchange }: Plan, code: ErrorCode | undefined): string | undefined {
+  if (code === 'rate_limited') return 'refused'
+  if (code === 'limiter_unavailable') return 'down'
+  return exchange.answerHeaders.includes('RateLimit') ? 'allowed' : undefined
+}
+
+function toAuthVerdict({ exchange, kind }: Plan, code: ErrorCode | undefined): string | undefined {
+  if (exchange.identity) return 'verified'
+  if (code === 'unauthorized') return 'refused'
+  if (code === 'forbidden') return 'forbidden'
+  if (code === 'keys_unavailable') return 'unavailable'
+  return kind === 'answer' ? undefined : 'anonymous'
 }
 
 const family = (name: string, type: string, help: string, lines: string[]): string =>
@@ -143,6 +179,9 @@ const toStatusLines = ({ table, route, statuses }: Series): string[] =>
   [...statuses].map(
     ([status, value]) => `daemun_requests_total${labels({ table, route, status: String(status) })} ${value}`,
   )
+
+const toVerdictLines = (name: string, { table, route }: Series, verdicts: Map<string, number>): string[] =>
+  [...verdicts].map(([verdict, value]) => `${name}${labels({ table, route, verdict })} ${value}`)
 
 function toHistogramLines({ table, route, counts, sumMs, total }: Series): string[] {
   const name = 'daemun_request_duration_seconds'

@@ -56,8 +56,9 @@ export function readPattern(text: string): PathPattern | TargetFault {
   const prefix = text.endsWith('/*')
   const path = prefix ? text.slice(0, -2) : text
   if (path.includes('*')) return { fault: "'*' may only be the last segment" }
-  if (/(^|\/):/.test(path)) return { fault: "a segment may not begin with ':'; there are no parameters" }
-  if (/[?{}#]/.test(path)) return { fault: "'?', '#', '{' and '}' cannot stand in a path" }
+  // What the router reads as parameters and expressions, also in the middle of a segment.
+  const special = /[?#{}|:()[\]^]/.exec(path)
+  if (special) return { fault: `'${special[0]}' cannot stand in a row's path; there are no parameters` }
   const canonical = path === '' && prefix ? '' : toCanonicalPath(path)
   if (typeof canonical !== 'string') return canonical
   if (canonical !== path)
@@ -86,7 +87,7 @@ function toTable(characters: string): Uint8Array {
   return table
 }
 
-/** '.' and '..', also with parameters behind them ('..;x'), which some servers read as '..'. */
+/** '.' and '..', also with parameters behind them ('..;x', '..%3Bx'), which some servers read as '..'. */
 function isDotSegment(path: string, start: number, end: number): boolean {
   if (path.charCodeAt(start) !== DOT) return false
   const semicolon = path.indexOf(';', start)
@@ -110,7 +111,7 @@ function unescapePath(raw: string): string | TargetFault {
   path += raw.slice(from)
   if (!isUtf8(path)) return { fault: 'the path escapes bytes that are not UTF-8' }
   // What was escaped may be dots: look again, without escapes of unreserved characters.
-  return path === raw ? path : hasDotSegment(path) ? { fault: 'the path has a dot segment' } : path
+  return hasDotSegment(path) ? { fault: 'the path has a dot segment' } : path
 }
 
 function readEscape(text: string, at: number): number {
@@ -135,7 +136,7 @@ function isUtf8(path: string): boolean {
   }
 }
 
-const hasDotSegment = (path: string): boolean => /\/\.{1,2}(?:[/;]|$)/.test(path)
+const hasDotSegment = (path: string): boolean => /\/\.{1,2}(?:[/;]|%3B|$)/.test(path)
 
 /** Visible ASCII but '#', and what browsers leave as it is; never a space, a control character or a raw byte above 126. */
 const isQuery = (query: string): boolean => /^[!"$-~]*$/.test(query)

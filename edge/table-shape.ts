@@ -152,6 +152,7 @@ const key = object({
     issuer: oneOrMore(text()),
     audience: oneOrMore(text()),
     requiredClaims: array(text()),
+    refusedClaims: record(oneOrMore(text())),
     clockToleranceSeconds: integer({ min: 0, max: 60 }),
   },
 })

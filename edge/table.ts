@@ -35,6 +35,8 @@ export interface Key {
   audience?: string | string[]
   /** Claims that a token must carry, whatever their value. `exp` always is one. */
   requiredClaims?: string[]
+  /** Tokens whose claim has such a value are refused: { type: 'refresh' } keeps refresh tokens out. */
+  refusedClaims?: Record<string, string | string[]>
   /** How far clocks may disagree. Default 30, at most 60. */
   clockToleranceSeconds?: number
 }

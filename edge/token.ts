@@ -70,6 +70,8 @@ export function createVerifier(id: string, key: Key): Verifier {
       const { exp = Number.NaN, nbf = 0, sub = '' } = payload
       if (!Number.isFinite(exp) || !Number.isFinite(nbf)) return refused('the token has a time that is no number')
       if (typeof sub !== 'string' || !sub.isWellFormed()) return refused('the token has a subject that is no text')
+      const unwanted = Object.entries(key.refusedClaims ?? {}).find(([name, values]) => hasValue(payload[name], values))
+      if (unwanted) return refused(`the claim '${unwanted[0]}' says that it is for something else`)
       const identity = toIdentity(payload, exp)
       const verdict: TokenVerdict = { outcome: 'verified', identity }
       const generation = await keys.generation()
@@ -88,6 +90,9 @@ export function createVerifier(id: string, key: Key): Verifier {
 
   return { id, verify }
 }
+
+const hasValue = (claim: unknown, values: string | string[]): boolean =>
+  [claim].flat().some((value) => value !== undefined && [values].flat().includes(String(value)))
 
 interface Remembered {
   identity: Identity

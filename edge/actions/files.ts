@@ -23,6 +23,13 @@ export function toAssetHeaders(files: CompiledFiles, name: string, type: string)
   return ['Content-Type', text ? `${type}; charset=utf-8` : type, 'Cache-Control', toCacheControl(files, name)]
 }
 
+/** Whether the client has this file already (RFC 9110 §13.1.2: compared weakly). */
+export const isFresh = (ifNoneMatch: string | undefined, etag: string): boolean =>
+  ifNoneMatch !== undefined &&
+  (ifNoneMatch.trim() === '*' || ifNoneMatch.split(',').some((tag) => toStrong(tag.trim()) === toStrong(etag)))
+
+const toStrong = (tag: string): string => tag.replace(/^W\//, '')
+
 /** index.html and what the table names are never kept, what never changes is kept a year, all else is asked for again. */
 function toCacheControl({ noStore, immutable }: CompiledFiles, name: string): string {
   if (noStore.has(name.slice(1)) || name.endsWith('/index.html')) return 'no-cache, no-store, must-revalidate'

@@ -3,7 +3,7 @@ import { createReadStream, readFileSync, realpathSync, statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { extname, resolve, sep } from 'node:path'
 import { pipeline } from 'node:stream'
-import { isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
+import { isFresh, isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { CompiledFiles } from '../compile.ts'
 import { refuse } from '../gateway.ts'
@@ -87,11 +87,6 @@ function sendAsset(plan: FilesPlan, asset: Asset, { request, response }: NodeIo,
   if (asset.body) return void response.end(asset.body)
   pipeline(createReadStream(asset.file), response, () => {})
 }
-
-/** RFC 9110 §13.1.2: compared weakly. */
-const isFresh = (ifNoneMatch: string | undefined, etag: string): boolean =>
-  ifNoneMatch !== undefined &&
-  (ifNoneMatch.trim() === '*' || ifNoneMatch.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag))
 
 /** The file as it is now; `known` itself when it has not changed, undefined when there is none that may be served. */
 function readAsset(

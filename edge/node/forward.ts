@@ -1,8 +1,9 @@
 import { Transform } from 'node:stream'
-import type { Readable, TransformCallback } from 'node:stream'
+import type { Duplex, Readable, TransformCallback } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { Refusal } from '../error.ts'
+import { fieldValue } from '../exchange.ts'
 import { refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { ProxyPlan } from '../plan.ts'
@@ -10,6 +11,7 @@ import { toBodyRefusal } from '../policies/body-size.ts'
 import type { Outcome } from '../runtime.ts'
 import { sendAnswer } from './answer.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
+import { lingerOnClose } from './linger.ts'
 import type { Lease, Pool } from './pool.ts'
 import { isReusedConnectionLoss, toUpstreamRefusal } from './upstream-error.ts'
 
@@ -17,9 +19,12 @@ import { isReusedConnectionLoss, toUpstreamRefusal } from './upstream-error.ts'
  * Passes a request on and the answer back, as it comes: no body is held, back-pressure goes both ways, and whoever
  * leaves takes the other side along. An answer that breaks off is broken off for the client too.
  */
-export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish): void {
-  new Forwarding(plan, io, pool, finish).start()
+export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join?: Join): void {
+  new Forwarding(plan, io, pool, finish, join).start()
 }
+
+/** Takes over when the upstream has agreed to a WebSocket; says whether the handshake was good. */
+export type Join = (socket: Duplex, received: string[], server: string) => boolean
 
 /** One request under way. A class, because undici calls back on one object and this is the hottest path there is. */
 class Forwarding implements Dispatcher.DispatchHandler {
@@ -27,6 +32,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
   readonly #io: NodeIo
   readonly #pool: Pool
   readonly #finish: Finish
+  readonly #join: Join | undefined
   #lease: Lease | undefined
   #released = false
   #controller: Dispatcher.DispatchController | undefined
@@ -44,14 +50,15 @@ class Forwarding implements Dispatcher.DispatchHandler {
   #cause: string | undefined
   #settled = false
 
-  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish) {
+  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join: Join | undefined) {
     this.#plan = plan
     this.#io = io
     this.#pool = pool
     this.#finish = finish
+    this.#join = join
   }
 
-  start(fresh = false): void {
+  start(fresh = this.#join !== undefined): void {
     const { exchange, upstream, target, headers, readTimeoutMs } = this.#plan
     const lease = this.#pool.take(upstream, fresh)
     if (!lease) return this.#refuse(busy)
@@ -72,6 +79,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
         body: this.#body ?? null,
         headersTimeout: readTimeoutMs,
         bodyTimeout: readTimeoutMs,
+        upgrade: this.#join && 'websocket',
       },
       this,
     )
@@ -88,8 +96,12 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#upstreamMs = performance.now() - this.#sentAt
     const { exchange, response: edits } = this.#plan
     const received = toText(controller.rawHeaders)
+    if ((status === 204 || status === 205) && hasContent(received)) return controller.abort(unexpectedContent)
     // An answer before the whole body was read: what still comes would have to be read only to be thrown away.
-    if (exchange.hasBody && !this.#io.request.complete) this.#io.response.shouldKeepAlive = false
+    if (exchange.hasBody && !this.#io.request.complete) {
+      this.#io.response.shouldKeepAlive = false
+      lingerOnClose(this.#io.request)
+    }
     this.#io.response.writeHead(status, toClientHeaders(exchange, edits, status, received))
     this.#flushSoon()
   }
@@ -108,10 +120,22 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#held = undefined
   }
 
+  onRequestUpgrade(controller: Dispatcher.DispatchController, status: number, _headers: unknown, socket: Duplex): void {
+    this.#drop()
+    if (this.#settled) return void socket.destroy()
+    if (status === 101 && this.#join?.(socket, toText(controller.rawHeaders), this.#lease?.server ?? '')) {
+      this.#settled = true
+      return
+    }
+    socket.destroy()
+    this.#refuse(badHandshake)
+  }
+
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#release()
+    this.#drop()
     if (this.#settled) return
-    if (this.#body?.tooLarge) return this.#onTooLarge()
+    const refusal = this.#io.malformed ?? (this.#body?.tooLarge ? toBodyRefusal(this.#plan.bodyBytesMax) : undefined)
+    if (refusal) return this.#io.response.headersSent ? this.#cut(error) : this.#refuse(refusal)
     if (this.#mayTryAgain(error)) return this.start(true)
     this.#cause = toCause(error)
     if (this.#io.response.headersSent) return this.#cut(error)
@@ -155,6 +179,10 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const fail = (): void => void (request.complete || body.destroy(clientGone))
     request.once('error', fail)
     request.once('close', fail)
+    this.#io.onMalformed = () => {
+      this.#controller?.abort(clientGone)
+      body.destroy(clientGone)
+    }
     ;(request as Readable).pipe(body)
     return true
   }
@@ -171,11 +199,6 @@ class Forwarding implements Dispatcher.DispatchHandler {
     )
   }
 
-  #onTooLarge(): void {
-    if (this.#io.response.headersSent) return this.#cut(new Error('body too large'))
-    this.#refuse(toBodyRefusal(this.#plan.bodyBytesMax))
-  }
-
   #refuse(refusal: Refusal): void {
     this.#settled = true
     const server = this.#lease?.server
@@ -189,9 +212,13 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#end = error.name === 'BodyTimeoutError' ? 'stalled' : 'upstream_cut'
     const held = this.#held
     this.#held = undefined
-    const { response } = this.#io
-    if (held) response.write(held, () => response.destroy())
-    else response.destroy()
+    const { response, request } = this.#io
+    // HTTP/1.0 has no other sign of a broken answer than a reset.
+    const breakOff = (): void => void (request.httpVersion === '1.0' ? request.socket.resetAndDestroy() : response.destroy())
+    if (held) return void response.write(held, breakOff)
+    // With its head on the way, nobody takes the answer for one that never began and asks again.
+    response.flushHeaders()
+    breakOff()
   }
 
   #release(): void {
@@ -200,13 +227,19 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#lease?.release()
   }
 
+  #drop(): void {
+    if (this.#released) return
+    this.#released = true
+    this.#lease?.drop()
+  }
+
   /** Every request ends here, unless the gateway answered it in the end. */
   #onClose(): void {
     if (this.#settled) return
     this.#settled = true
     const { response } = this.#io
     if (!response.writableFinished) {
-      if (this.#end === 'done') this.#end = 'client_gone'
+      if (this.#end === 'done') this.#end = this.#io.stalled ? 'stalled' : 'client_gone'
       this.#controller?.abort(clientGone)
       this.#body?.destroy(clientGone)
     }
@@ -243,6 +276,19 @@ const flush = (forwarding: Forwarding): void => forwarding.flush()
 
 const clientGone = new Error('the client is gone')
 clientGone.name = 'ClientGone'
+
+const unexpectedContent = new Error('content behind a status that has none')
+unexpectedContent.name = 'UnexpectedContent'
+
+/** RFC 9110 §15.3.5, §15.3.6: what came behind it would be read as the next answer. */
+const hasContent = (received: string[]): boolean =>
+  /^(?!0*$)/.test(fieldValue(received, 'content-length') ?? '0') || fieldValue(received, 'transfer-encoding') !== undefined
+
+const badHandshake: Refusal = {
+  code: 'upstream_malformed',
+  detail: 'the upstream did not complete the WebSocket handshake',
+  limit: { name: 'attempts', value: 1 },
+}
 
 const busy: Refusal = {
   code: 'upstream_busy',

@@ -18,7 +18,10 @@ export interface Lease {
   server: string
   /** Whether a request was sent on it before. */
   used: boolean
+  /** Gives it back, to be used again. */
   release(): void
+  /** Gives it back for good: it is lost, or was joined to a client. */
+  drop(): void
 }
 
 export function createPool(): Pool {
@@ -80,6 +83,10 @@ function createServer(url: URL, connectTimeoutMs: number): Server {
         lease.used = true
         if (closed) void client.close()
         else idle.push(lease)
+      },
+      drop: () => {
+        inUse--
+        void client.destroy()
       },
     }
     return lease

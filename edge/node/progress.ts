@@ -1,54 +1,54 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { limits } from '../limits.ts'
+import type { NodeIo } from './exchange-io.ts'
 
-/** What was seen of a connection at the last look. */
+/** Cuts off clients that send a body slower than `bodyBytesPerSecondMin` or take nothing of an answer for `clientStallMs`. */
+export interface ProgressWatch {
+  /** Watches a connection, with the request that is being served on it, until it is closed. */
+  add(socket: Socket, connection: { readonly current: NodeIo | undefined }): void
+  /** Looks at all of them at once, so that nothing is paid per request or chunk. */
+  look(): void
+}
+
+export function createProgressWatch(now: () => number = () => performance.now()): ProgressWatch {
+  const open = new Map<Socket, { connection: { readonly current: NodeIo | undefined }; look: Look | undefined }>()
+
+  function add(socket: Socket, connection: { readonly current: NodeIo | undefined }): void {
+    open.set(socket, { connection, look: undefined })
+    socket.once('close', () => open.delete(socket))
+  }
+
+  function look(): void {
+    const at = now()
+    for (const [socket, entry] of open) {
+      const io = entry.connection.current
+      if (!io || io.response.destroyed || io.response.writableFinished) continue
+      if (entry.look?.io !== io) entry.look = firstLook(io, socket, at)
+      io.stalled = isSlowBody(io.request, socket, entry.look, at) || isStalledReader(io.response, socket, entry.look, at)
+      if (io.stalled) socket.destroy()
+    }
+  }
+
+  return { add, look }
+}
+
+/** What was seen of a request at the last look. */
 interface Look {
+  io: NodeIo
   readSince: number
   bytesRead: number
   writtenSince: number
   bytesWritten: number
 }
 
-/**
- * Cuts off connections whose client sends a body slower than `bodyBytesPerSecondMin` or takes nothing of its answer for
- * `clientStallMs`. One timer looks at all open requests; nothing is paid per chunk.
- */
-export function watchProgress(server: Server, now: () => number = () => performance.now()): void {
-  const open = new Map<IncomingMessage, ServerResponse>()
-  const looks = new WeakMap<Socket, Look>()
-  const remember = (request: IncomingMessage, response: ServerResponse): void => {
-    open.set(request, response)
-    response.once('close', () => open.delete(request))
-  }
-  server.on('request', remember)
-  server.on('checkContinue', remember)
-
-  const timer = setInterval(() => {
-    const at = now()
-    for (const [request, response] of open) if (isStuck(request, response, looks, at)) request.socket.destroy()
-  }, lookEveryMs).unref()
-  server.on('close', () => clearInterval(timer))
-}
-
-const lookEveryMs = 2_000
-
-function isStuck(
-  request: IncomingMessage,
-  response: ServerResponse,
-  looks: WeakMap<Socket, Look>,
-  at: number,
-): boolean {
-  const { socket } = request
-  const look = looks.get(socket) ?? {
-    readSince: at,
-    bytesRead: socket.bytesRead,
-    writtenSince: at,
-    bytesWritten: socket.bytesWritten,
-  }
-  looks.set(socket, look)
-  return isSlowBody(request, socket, look, at) || isStalledReader(response, socket, look, at)
-}
+const firstLook = (io: NodeIo, { bytesRead, bytesWritten }: Socket, at: number): Look => ({
+  io,
+  readSince: at,
+  bytesRead,
+  writtenSince: at,
+  bytesWritten,
+})
 
 /** Only when the client is waited for: a body that we ourselves do not read is not its fault. */
 function isSlowBody(request: IncomingMessage, socket: Socket, look: Look, at: number): boolean {

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
-import type { Duplex } from 'node:stream'
 import { fetch } from 'undici'
 import { isInNetwork, readAddress, walkHops } from '../address.ts'
 import type { Address, Network } from '../address.ts'
 import type { Fields, RawRequest } from '../exchange.ts'
+import { refuse } from '../gateway.ts'
 import { toLogLine } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Plan } from '../plan.ts'
@@ -14,6 +14,7 @@ import type { NodeIo } from './exchange-io.ts'
 import { forward } from './forward.ts'
 import type { Pool } from './pool.ts'
 import { joinWebSocket } from './upgrade.ts'
+import type { Tunnel } from './upgrade.ts'
 
 export interface NodeRuntimeOptions {
   limiter: Limiter
@@ -23,8 +24,8 @@ export interface NodeRuntimeOptions {
   metrics: Metrics
   /** Takes access-log lines. */
   log: (line: string) => void
-  /** The client side of joined WebSockets. */
-  tunnels: Set<Duplex>
+  /** Joined WebSockets. */
+  tunnels: Set<Tunnel>
 }
 
 /** The runtime on Node: sockets, memory and files. */
@@ -39,12 +40,25 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
     log(toLogLine(plan, outcome, facts.now(), durationMs))
   }
 
+  /** Carries a plan out, unless in the time it took to make it the client has left or sent what is no request. */
+  const unlessLost =
+    <P extends Plan>(carryOut: (plan: P, io: NodeIo) => void) =>
+    (plan: P, io: NodeIo): void => {
+      if (io.response.destroyed) return finish(plan, { status: 0, bytes: 0, end: 'client_gone' })
+      if (!io.malformed) return carryOut(plan, io)
+      sendAnswer(refuse(plan.exchange, io.malformed), io, finish, { refusal: io.malformed }, plan)
+    }
+
   return {
     ...facts,
-    answer: (plan, io) => sendAnswer(plan, io, finish),
-    forward: (plan, io) =>
-      plan.websocket ? joinWebSocket(plan, io, pool, finish, tunnels) : forward(plan, io, pool, finish),
-    readAsset: (plan, io) => assets.send(plan, io, finish),
+    answer: unlessLost((plan, io) => sendAnswer(plan, io, finish)),
+    forward: unlessLost((plan, io) => {
+      if (plan.websocket) return joinWebSocket(plan, io, pool, finish, tunnels)
+      // Nobody joins it: what it sends is thrown away, so that it is noticed when it leaves.
+      io.upgrade?.socket.resume().once('end', () => io.upgrade?.socket.destroy())
+      forward(plan, io, pool, finish)
+    }),
+    readAsset: unlessLost((plan, io) => assets.send(plan, io, finish)),
   }
 }
 

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { Network } from '../address.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
@@ -16,6 +15,7 @@ import { createListener } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
 import { createPool } from './pool.ts'
 import { createNodeRuntime } from './runtime.ts'
+import type { Tunnel } from './upgrade.ts'
 
 export interface ServeOptions {
   compiled: CompiledGateway
@@ -42,7 +42,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   const { compiled, accessLog, report } = options
   const metrics = createMetrics()
   const pool = createPool()
-  const tunnels = new Set<Duplex>()
+  const tunnels = new Set<Tunnel>()
   const log = (line: string): void => accessLog.write(line)
   const runtime = createNodeRuntime({ ...options, pool, metrics, log, tunnels })
   const gateway = createGateway(compiled, runtime)
@@ -73,6 +73,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       `{"time":"${new Date().toISOString()}","id":"${requestId}","client":${JSON.stringify(peer)},"status":${status},"error":"${code}"}\n`,
     )
   })
+  let connections = 0
+  server.on('connection', (socket) => {
+    connections++
+    socket.once('close', () => connections--)
+  })
   await listen(server, options.http)
   const { port } = server.address() as AddressInfo
   const admin = await startAdmin(
@@ -80,6 +85,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       metrics,
       notReady: () => (draining ? 'draining' : undefined),
       gauges: () => [
+        { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
         { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
         {
@@ -99,11 +105,10 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     draining = true
     const closed = once(server, 'close')
     server.close()
-    for (const tunnel of tunnels) tunnel.end(goingAway)
+    for (const tunnel of tunnels) tunnel.sayGoodbye()
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs)
     await closed
     clearTimeout(timer)
-    for (const tunnel of tunnels) tunnel.destroy()
     await pool.close()
     await admin.close()
     await accessLog.flush()
@@ -111,9 +116,6 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
 
   return { port, adminUrl: admin.url, stop }
 }
-
-/** A Close frame with status 1001 (RFC 6455 §7.4.1). */
-const goingAway = Buffer.from([0x88, 0x02, 0x03, 0xe9])
 
 async function listen(
   server: ReturnType<typeof createListener>,

@@ -8,8 +8,13 @@ export default {
     sync: { servers: ['${COWRITE_SYNC:-http://127.0.0.1:8102}'] },
   },
   keys: {
-    // Refresh tokens are signed with the same secret and say type 'refresh'; the core refuses them as access tokens.
-    cowrite: { secret: '${COWRITE_JWT_SECRET}', algorithms: ['HS256'], requiredClaims: ['sub'] },
+    // Refresh tokens are signed with the same secret and say type 'refresh': they open nothing but /auth/refresh.
+    cowrite: {
+      secret: '${COWRITE_JWT_SECRET}',
+      algorithms: ['HS256'],
+      requiredClaims: ['sub'],
+      refusedClaims: { type: 'refresh' },
+    },
   },
   sites: [
     {
@@ -22,7 +27,11 @@ export default {
         { path: '/health', https: false, respond: { status: 200, type: 'text/plain', body: 'OK' } },
 
         // Certificate authorities ask over plain http.
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
 
         // Passwords, mailed codes and new accounts: slow for whoever guesses.
         {

@@ -15,7 +15,11 @@ export default {
       headers: 'basic',
       routes: [
         // Certificate authorities ask over plain http.
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
 
         { path: '/api/*', proxy: { to: 'app' } },
         // Starting a scenario makes the model talk; the client waits 200 s for it.

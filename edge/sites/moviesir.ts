@@ -15,7 +15,11 @@ export default {
       errors: 'fastapi',
       routes: [
         // Certificate authorities ask over plain http.
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
         {
           path: '/*',
           files: {
@@ -33,7 +37,11 @@ export default {
       https: { hsts: { maxAgeSeconds: 63_072_000, includeSubDomains: true } },
       errors: 'fastapi',
       routes: [
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
 
         { path: '/api/*', proxy: { to: 'backend' } },
         { path: '/auth/*', proxy: { to: 'backend' } },
@@ -91,7 +99,11 @@ export default {
       https: { hsts: { maxAgeSeconds: 63_072_000, includeSubDomains: true } },
       errors: 'fastapi',
       routes: [
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
 
         { path: '/b2b/*', proxy: { to: 'backend' } },
         // POST only: a browser's question before it (CORS) is not a guess.
@@ -120,7 +132,11 @@ export default {
       https: { hsts: { maxAgeSeconds: 63_072_000, includeSubDomains: true } },
       errors: 'fastapi',
       routes: [
-        { path: '/.well-known/acme-challenge/*', https: false, files: { root: 'certs/acme/.well-known/acme-challenge' } },
+        {
+          path: '/.well-known/acme-challenge/*',
+          https: false,
+          files: { root: 'certs/acme/.well-known/acme-challenge' },
+        },
 
         { path: '/v1/*', proxy: { to: 'backend' } },
         { path: '/swagger/*', proxy: { to: 'backend' } },

@@ -1,5 +1,4 @@
-import { lookup } from 'mrmime'
-import { isNavigation, toAssetHeaders } from '../actions/files.ts'
+import { isFresh, isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import { fieldValue } from '../exchange.ts'
 import type { FilesPlan } from '../plan.ts'
@@ -17,24 +16,24 @@ export const toAssetFolder = (root: string): string | undefined =>
 
 /** Answers with a file of the ASSETS binding, by the rules that hold on Node too. */
 export async function readAsset(plan: FilesPlan, assets: Fetcher | undefined, { request, context }: WorkerIo, finish: Finish): Promise<Response> {
-  const found = assets && (await find(plan, assets, fieldValue(plan.exchange.headers, 'if-none-match')))
+  const found = assets && (await find(plan, assets))
   if (!found) {
     const refusal = { code: 'not_found', detail: 'there is no such file' } as const
     return toRefusal(plan, refusal, finish)
   }
   const { answer, name } = found
-  const status = answer.status === 304 ? 304 : 200
-  const own = toAssetHeaders(plan.files, name, lookup(name) ?? 'application/octet-stream')
-  for (const field of ['etag', 'content-length']) {
-    const value = answer.headers.get(field)
-    if (value !== null) own.push(field, value)
-  }
+  const etag = answer.headers.get('etag')
+  const status = etag !== null && isFresh(fieldValue(plan.exchange.headers, 'if-none-match'), etag) ? 304 : 200
+  const own = toAssetHeaders(plan.files, name, toAssetType(/\.[^./]+$/.exec(name)?.[0] ?? ''))
+  if (etag !== null) own.push('ETag', etag)
+  const length = answer.headers.get('content-length')
+  if (length !== null && status === 200) own.push('Content-Length', length)
   const init = toResponseInit(status, toClientHeaders(plan.exchange, plan.response, status, own))
   if (!answer.body || status === 304 || request.method === 'HEAD') {
+    await answer.body?.cancel()
     finish(plan, { status, bytes: 0, end: 'done' })
     return new Response(null, init)
   }
-  const length = answer.headers.get('content-length')
   const pipe = createPipe(length === null ? null : Number(length))
   context.waitUntil(
     pump(answer.body, pipe.writable, {}).then(({ end, bytes }) =>
@@ -45,21 +44,17 @@ export async function readAsset(plan: FilesPlan, assets: Fetcher | undefined, { 
 }
 
 /** The file, a folder's index.html, or the index that stands in for an SPA's pages. */
-async function find(plan: FilesPlan, assets: Fetcher, ifNoneMatch: string | undefined): Promise<{ answer: Response; name: string } | undefined> {
+async function find(plan: FilesPlan, assets: Fetcher): Promise<{ answer: Response; name: string } | undefined> {
   const folder = toAssetFolder(plan.files.root)
   if (folder === undefined) return undefined
   const path = decodeURIComponent(plan.path)
   const names = [path, `${path.replace(/\/$/, '')}/index.html`]
   if (plan.files.spa && isNavigation(plan.exchange)) names.push('/index.html')
   for (const name of names) {
-    if (name.endsWith('/') || name.includes('/.')) continue
-    const headers: Record<string, string> = ifNoneMatch === undefined ? {} : { 'if-none-match': ifNoneMatch }
-    const answer = await assets.fetch(`http://assets${encodePath(folder + name)}`, {
-      method: plan.exchange.method,
-      headers,
-      redirect: 'manual',
-    })
-    if (answer.status === 200 || answer.status === 304) return { answer, name }
+    if (name.endsWith('/') || !isServable(name)) continue
+    const url = `http://assets${encodePath(folder + name)}`
+    const answer = await assets.fetch(url, { method: plan.exchange.method, redirect: 'manual' })
+    if (answer.status === 200) return { answer, name }
     await answer.body?.cancel()
   }
   return undefined

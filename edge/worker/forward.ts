@@ -57,6 +57,7 @@ export async function forward(
   bounds: Bounds = plan,
 ): Promise<Response> {
   const { exchange } = plan
+  if (request.body && (exchange.method === 'GET' || exchange.method === 'HEAD')) return toRefusal(plan, noBody, finish, { server })
   const sentAt = performance.now()
   const controller = new AbortController()
   let fault: Fault | undefined
@@ -127,6 +128,12 @@ export async function forward(
 }
 
 type Fault = 'silent' | 'too_large' | 'client_gone'
+
+/** What fetch cannot do is said, not left away. */
+const noBody: Refusal = {
+  code: 'not_implemented',
+  detail: 'a body cannot be passed on with GET or HEAD here',
+}
 
 const unreachable: Refusal = {
   code: 'upstream_unreachable',

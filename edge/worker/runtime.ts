@@ -46,7 +46,9 @@ export function toRaw(request: Request): RawRequest {
   const { url } = request
   const path = url.indexOf('/', url.indexOf('//') + 2)
   const headers: string[] = []
-  for (const [name, value] of request.headers) if (!isFraming(name)) headers.push(name, value)
+  for (const [name, value] of request.headers) if (!isSettled(name)) headers.push(name, value)
+  const encodings = readEncodings(request)
+  if (encodings) headers.push('accept-encoding', encodings)
   const length = request.headers.get('content-length')
   if (request.body && length !== null) headers.push('content-length', length)
   else if (request.body) headers.push('transfer-encoding', 'chunked')
@@ -62,7 +64,14 @@ export function toRaw(request: Request): RawRequest {
   }
 }
 
-const isFraming = (name: string): boolean => name === 'content-length' || name === 'transfer-encoding'
+const isSettled = (name: string): boolean =>
+  name === 'content-length' || name === 'transfer-encoding' || name === 'accept-encoding'
+
+/** The platform writes what itself can decode into the field, and keeps what the client has said. */
+function readEncodings(request: Request & { cf?: { clientAcceptEncoding?: unknown } }): string | null {
+  const said = request.cf?.clientAcceptEncoding
+  return typeof said === 'string' ? said : request.headers.get('accept-encoding')
+}
 
 /** On a laptop nobody says who asks. */
 const loopback = readAddress('127.0.0.1') as Address

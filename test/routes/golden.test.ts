@@ -22,8 +22,8 @@ import { fillVariables, requiredVariables } from '#edge/variables.ts'
  *
  * Only METHOD, URL and OUTCOME must be there. The URL goes to the gateway as it is written; ws: and wss: ask for a
  * WebSocket. ×COUNT: what the last of so many requests at one moment gets. uncounted: the shared counters are down.
- * as SUBJECT: with a token that the key of the row signed; a FLAW makes it expired, forged, unsigned or nameless (for
- * nobody). Lines that begin with '#' are for people.
+ * as SUBJECT: with a token that the key of the row signed; a FLAW makes it expired, forged, unsigned, nameless (for
+ * nobody) or a refresh token. Lines that begin with '#' are for people.
  *
  * OUTCOME is one of
  *   proxy UPSTREAM TARGET · files ROOT PATH · redirect STATUS LOCATION · respond STATUS · refuse STATUS CODE
@@ -143,7 +143,7 @@ async function addToken(raw: RawRequest, subject: string, flaw: string | undefin
 function mint(secret: string, subject: string, flaw: string | undefined): string | Promise<string> {
   const ends = now / 1_000 + (flaw === 'expired' ? -3_600 : 3_600)
   if (flaw === 'unsigned') return new UnsecuredJWT({}).setSubject(subject).setExpirationTime(ends).encode()
-  const claims = flaw === 'nameless' ? {} : { sub: subject }
+  const claims = { ...(flaw !== 'nameless' && { sub: subject }), ...(flaw === 'refresh' && { type: 'refresh' }) }
   const token = new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).setExpirationTime(ends)
   return token.sign(new TextEncoder().encode(secret))
 }
