@@ -31,7 +31,7 @@ async function main(): Promise<void> {
 
   const end = await Promise.race([nextSignal(), origins.failed])
   report(end instanceof Error ? `the embedded database stopped: ${end.message}` : '\nstopping: open requests may end')
-  void nextSignal().then(() => process.exit(130))
+  exitOnSecondThought()
   await gateway.stop()
   await origins.stop()
   limiter.close()
@@ -101,6 +101,19 @@ const nextSignal = (): Promise<NodeJS.Signals> =>
     process.once('SIGINT', resolve)
     process.once('SIGTERM', resolve)
   })
+
+/**
+ * Whoever asks again does not want to wait. Not within a second: in a terminal one Ctrl-C comes twice, from the
+ * terminal and from npm.
+ */
+function exitOnSecondThought(): void {
+  const askedAt = performance.now()
+  const again = (): void => {
+    if (performance.now() - askedAt > 1_000) process.exit(130)
+  }
+  process.on('SIGINT', again)
+  process.on('SIGTERM', again)
+}
 
 function report(line: string): void {
   process.stderr.write(`${line}\n`)
