@@ -35,15 +35,15 @@ function createWorld() {
 const { facts } = createWorld()
 const claims = { sub: 'ada', exp: seconds + 3_600 }
 
-const sign = (payload: object, header: object = {}): Promise<string> =>
-  new CompactSign(toJson(payload)).setProtectedHeader({ alg: 'HS256', ...header }).sign(bytes)
+const sign = (content: object, header: object = {}): Promise<string> =>
+  new CompactSign(toJson(content)).setProtectedHeader({ alg: 'HS256', ...header }).sign(bytes)
 const toJson = (data: unknown): Uint8Array =>
   new TextEncoder().encode(typeof data === 'string' ? data : JSON.stringify(data))
 const part = (data: unknown): string => base64url.encode(toJson(data))
 
 /** Signs exactly this text: what no library would write. */
-async function signText(header: string, payload: string, key: Uint8Array | string = bytes): Promise<string> {
-  const input = `${base64url.encode(header)}.${base64url.encode(payload)}`
+async function signText(head: string, content: string, key: Uint8Array | string = bytes): Promise<string> {
+  const input = `${base64url.encode(head)}.${base64url.encode(content)}`
   const hmac = await crypto.subtle.importKey(
     'raw',
     new Uint8Array(typeof key === 'string' ? toJson(key) : key),
@@ -251,8 +251,8 @@ describe('clocks', () => {
     [0, 0],
     [60, 60],
   ])('may disagree by clockToleranceSeconds: %s', async (clockToleranceSeconds, tolerance) => {
-    const verify = async (payload: object): Promise<string> =>
-      reasonOf(await sign(payload), verifierOf({ clockToleranceSeconds }))
+    const verify = async (content: object): Promise<string> =>
+      reasonOf(await sign(content), verifierOf({ clockToleranceSeconds }))
     expect(await verify({ ...claims, exp: seconds - tolerance + 1 })).toBe('verified')
     expect(await verify({ ...claims, exp: seconds - tolerance })).toBe('the token has expired')
     expect(await verify({ ...claims, nbf: seconds + tolerance })).toBe('verified')
