@@ -214,7 +214,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#held = undefined
     const { response, request } = this.#io
     // HTTP/1.0 has no other sign of a broken answer than a reset.
-    const breakOff = (): void => void (request.httpVersion === '1.0' ? request.socket.resetAndDestroy() : response.destroy())
+    const breakOff = (): void =>
+      void (request.httpVersion === '1.0' ? request.socket.resetAndDestroy() : response.destroy())
     if (held) return void response.write(held, breakOff)
     // With its head on the way, nobody takes the answer for one that never began and asks again.
     response.flushHeaders()
@@ -282,7 +283,8 @@ unexpectedContent.name = 'UnexpectedContent'
 
 /** RFC 9110 §15.3.5, §15.3.6: what came behind it would be read as the next answer. */
 const hasContent = (received: string[]): boolean =>
-  /^(?!0*$)/.test(fieldValue(received, 'content-length') ?? '0') || fieldValue(received, 'transfer-encoding') !== undefined
+  /^(?!0*$)/.test(fieldValue(received, 'content-length') ?? '0') ||
+  fieldValue(received, 'transfer-encoding') !== undefined
 
 const badHandshake: Refusal = {
   code: 'upstream_malformed',

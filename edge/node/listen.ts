@@ -31,7 +31,6 @@ export function createListener(handle: Handle, onMalformed: OnMalformed): Server
     shouldUpgradeCallback: isWebSocketHandshake,
   })
   server.maxHeadersCount = limits.headerCountMax
-  server.maxRequestsPerSocket = limits.requestsPerConnectionMax
   // A client may close its side and still wait for the answer (RFC 9112 §9.6); Node has it, its types do not.
   Object.assign(server, { httpAllowHalfOpen: true })
 

@@ -25,7 +25,8 @@ export function createProgressWatch(now: () => number = () => performance.now())
       const io = entry.connection.current
       if (!io || io.response.destroyed || io.response.writableFinished) continue
       if (entry.look?.io !== io) entry.look = firstLook(io, socket, at)
-      io.stalled = isSlowBody(io.request, socket, entry.look, at) || isStalledReader(io.response, socket, entry.look, at)
+      io.stalled =
+        isSlowBody(io.request, socket, entry.look, at) || isStalledReader(io.response, socket, entry.look, at)
       if (io.stalled) socket.destroy()
     }
   }

@@ -1,0 +1,63 @@
+import { compileTables } from '#edge/compile.ts'
+import { createLocalLimiter } from '#edge/local-limiter.ts'
+import { startGateway } from '#edge/node/serve.ts'
+import type { ServeOptions } from '#edge/node/serve.ts'
+import type { Table } from '#edge/table.ts'
+
+export interface TestGateway {
+  port: number
+  /** The access log, a line each, parsed. */
+  log(): Record<string, unknown>[]
+  /** All that was written to the log and reported to operators, as text. */
+  output(): string
+  metrics(): Promise<string>
+  /** The value of a gauge or counter, 0 when it is not there; `series` is its name with its labels. */
+  metric(series: string): Promise<number>
+  /** Resolves when no request is being served and no connection to an upstream is in use. */
+  settled(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** A gateway on loopback with one table, its log kept in memory. */
+export async function startTestGateway(table: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
+  const compiled = await compileTables([{ table, file: 'test.ts' }], { environment: {}, development: false })
+  const lines: string[] = []
+  const reports: string[] = []
+  const gateway = await startGateway({
+    compiled,
+    limiter: createLocalLimiter({ now: Date.now }),
+    trustedHops: [],
+    http: { host: '127.0.0.1', port: 0 },
+    admin: { host: '127.0.0.1', port: 0 },
+    accessLog: { write: (line) => void lines.push(line), dropped: () => 0, flush: async () => {} },
+    report: (line) => void reports.push(line),
+    ...options,
+  })
+
+  const metrics = async (): Promise<string> => (await fetch(`${gateway.adminUrl}/metrics`)).text()
+  const readMetric = (text: string, series: string): number =>
+    Number(
+      text
+        .split('\n')
+        .find((line) => line.startsWith(`${series} `))
+        ?.slice(series.length + 1) ?? 0,
+    )
+
+  async function settled(): Promise<void> {
+    for (;;) {
+      const text = await metrics()
+      if (readMetric(text, 'daemun_open_requests') + readMetric(text, 'daemun_upstream_connections') === 0) return
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  }
+
+  return {
+    port: gateway.port,
+    log: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
+    output: () => [...lines, ...reports].join('\n'),
+    metrics,
+    metric: async (series) => readMetric(await metrics(), series),
+    settled,
+    stop: gateway.stop,
+  }
+}
