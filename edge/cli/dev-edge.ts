@@ -7,7 +7,7 @@ import { requiredVariables } from '../variables.ts'
 
 /** Runs the Worker on this machine: `wrangler dev`, with what the tables need in `.dev.vars`, and without the internet. */
 if (existsSync('.env')) process.loadEnvFile('.env')
-addMissingVariables('.dev.vars')
+writeVariables('.dev.vars')
 const offline = { WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false' }
 const wrangler = spawn('wrangler', ['dev', '--show-interactive-dev-session=false', ...process.argv.slice(2)], {
   stdio: 'inherit',
@@ -19,12 +19,17 @@ wrangler.once('exit', (code, signal) => {
 })
 
 /** What the environment or `.env` says, so that gateway and origins share it; else a secret that nobody knows. */
-function addMissingVariables(file: string): void {
-  const text = existsSync(file) ? readFileSync(file, 'utf8') : ''
-  const names = ['NODE_ENV', ...requiredVariables(tables)].filter((name) => !new RegExp(`^${name}=`, 'm').test(text))
-  if (names.length === 0) return
-  const toValue = (name: string): string => process.env[name] || randomBytes(48).toString('base64')
-  const lines = names.map((name) => `${name}=${name === 'NODE_ENV' ? 'development' : toValue(name)}\n`)
-  writeFileSync(file, text + (text === '' || text.endsWith('\n') ? '' : '\n') + lines.join(''), { mode: 0o600 })
-  process.stderr.write(`${file}: added ${names.join(', ')}\n`)
+function writeVariables(file: string): void {
+  const before = existsSync(file) ? readFileSync(file, 'utf8') : ''
+  let text = before
+  for (const name of ['NODE_ENV', ...requiredVariables(tables)]) {
+    const line = new RegExp(`^${name}=.+\\n?`, 'm')
+    const given = name === 'NODE_ENV' ? undefined : process.env[name]
+    if (line.test(text) && !given) continue
+    const value = given || (name === 'NODE_ENV' ? 'development' : randomBytes(48).toString('base64'))
+    text = `${text.replace(line, '').replace(/[^\n]$/, '$&\n')}${name}='${value}'\n`
+  }
+  if (text === before) return
+  writeFileSync(file, text, { mode: 0o600 })
+  process.stderr.write(`${file} has what the tables need: development, and secrets of this machine\n`)
 }

@@ -17,7 +17,13 @@ const wire = 'there is no connection in memory'
 runSuite('memory', {
   async start(environment, origin) {
     const options = { environment, development: true }
-    const gateway = createGateway(await compileTables(tables.map((table) => ({ table })), options), createMemoryRuntime(origin.url))
+    const gateway = createGateway(
+      await compileTables(
+        tables.map((table) => ({ table })),
+        options,
+      ),
+      createMemoryRuntime(origin.url),
+    )
     return {
       fetch: async (request) => gateway.handle(toRaw(request), { body: await readBody(request.body) }),
       connectWebSocket: () => Promise.reject(new Error(wire)),
@@ -43,7 +49,11 @@ runSuite('memory', {
         monotonic: () => performance.now(),
         randomId: () => crypto.randomUUID(),
         answer: ({ status, headers, body, exchange }) =>
-          toResponse(status, [...headers, 'Content-Length', String(Buffer.byteLength(body))], exchange.method === 'HEAD' ? '' : body),
+          toResponse(
+            status,
+            [...headers, 'Content-Length', String(Buffer.byteLength(body))],
+            exchange.method === 'HEAD' ? '' : body,
+          ),
         forward: (plan, { body }) => forward(plan, body),
         readAsset: () => {
           throw new Error('there are no files in memory')
@@ -52,11 +62,19 @@ runSuite('memory', {
 
       function forward(plan: ProxyPlan, body: Uint8Array): ContractResponse {
         const { exchange, upstream, headers, target } = plan
-        const refusal = { code: 'upstream_unreachable', detail: 'the upstream cannot be reached', limit: { name: 'attempts', value: 1 } } as const
+        const refusal = {
+          code: 'upstream_unreachable',
+          detail: 'the upstream cannot be reached',
+          limit: { name: 'attempts', value: 1 },
+        } as const
         if (upstream.servers[0]?.origin !== originUrl) return runtime.answer(refuse(exchange, refusal), { body })
         const answer = answerAsOrigin({ method: exchange.method, target, headers, body })
         if (!answer) throw new Error(`the origin in memory does not know ${target}`)
-        return toResponse(answer.status, toClientHeaders(exchange, plan.response, answer.status, answer.headers), answer.body)
+        return toResponse(
+          answer.status,
+          toClientHeaders(exchange, plan.response, answer.status, answer.headers),
+          answer.body,
+        )
       }
 
       return runtime
@@ -69,8 +87,21 @@ runSuite('memory', {
   },
 })
 
-function toRaw({ host, target, method = 'GET', headers = [], body, from = '192.0.2.9', secure = false }: ContractRequest) {
-  const framing = body === undefined ? [] : typeof body === 'string' ? ['Content-Length', String(Buffer.byteLength(body))] : ['Transfer-Encoding', 'chunked']
+function toRaw({
+  host,
+  target,
+  method = 'GET',
+  headers = [],
+  body,
+  from = '192.0.2.9',
+  secure = false,
+}: ContractRequest) {
+  const framing =
+    body === undefined
+      ? []
+      : typeof body === 'string'
+        ? ['Content-Length', String(Buffer.byteLength(body))]
+        : ['Transfer-Encoding', 'chunked']
   return { method, target, version: '1.1', headers: ['Host', host, ...headers.flat(), ...framing], peer: from, secure }
 }
 
@@ -85,4 +116,8 @@ async function* toBody(body: string | Uint8Array): AsyncGenerator<Uint8Array> {
   yield Buffer.from(body)
 }
 
-const toResponse = (status: number, headers: string[], body: string | Uint8Array): ContractResponse => ({ status, headers, body: toBody(body) })
+const toResponse = (status: number, headers: string[], body: string | Uint8Array): ContractResponse => ({
+  status,
+  headers,
+  body: toBody(body),
+})

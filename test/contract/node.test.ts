@@ -1,42 +1,8 @@
-import { readNetwork } from '#edge/address.ts'
-import type { Network } from '#edge/address.ts'
-import { compileTables } from '#edge/compile.ts'
-import { createLocalLimiter } from '#edge/local-limiter.ts'
-import { startGateway } from '#edge/node/serve.ts'
+import { startNode } from './node.ts'
 import { runSuite } from './suite.ts'
-import { tables } from './tables.ts'
-import { createWireClient } from './wire-client.ts'
-
-const anyPort = { host: '127.0.0.1', port: 0 }
 
 runSuite('Node', {
-  async start(environment) {
-    const compiled = await compileTables(
-      tables.map((table) => ({ table })),
-      { environment: { ...environment, FILES: 'test/contract/' }, development: true },
-    )
-    const gateway = await startGateway({
-      compiled,
-      limiter: createLocalLimiter({ now: Date.now }),
-      // The test's client is a hop that says whom it speaks for.
-      trustedHops: [readNetwork('127.0.0.1') as Network],
-      http: anyPort,
-      admin: anyPort,
-      accessLog: { write: () => {}, dropped: () => 0, flush: () => Promise.resolve() },
-      report: (line) => process.stderr.write(`${line}\n`),
-    })
-    const client = createWireClient(gateway.port, ({ from, secure }) => [
-      ...(from === undefined ? [] : ([['X-Forwarded-For', from]] as [string, string][])),
-      ...(secure ? ([['X-Forwarded-Proto', 'https']] as [string, string][]) : []),
-    ])
-    return {
-      ...client,
-      async close() {
-        client.close()
-        await gateway.stop()
-      },
-    }
-  },
+  start: startNode,
   skips: {
     'gives out nothing that stands beside the pages, whatever a table names':
       'on a machine of their own, tables may name any folder',

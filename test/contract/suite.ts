@@ -25,7 +25,7 @@ const groups: Record<string, Case[]> = {
   redirects,
   files,
   streaming,
-  'WebSockets': webSockets,
+  WebSockets: webSockets,
   'trusted edges': edges,
 }
 
@@ -93,8 +93,11 @@ export function runSuite(name: string, { start, skips = {} }: TargetOptions): vo
     beforeAll(async () => {
       const [origin, tokens] = await Promise.all([startOrigin(), createTokens()])
       origin.keySet = tokens.keySet
-      const environment = { ...tokens.environment, ORIGIN: origin.url, KEY_SET: `${origin.url}/jwks.json` }
-      Object.assign(world, { origin, tokens, target: await start(environment, origin) } satisfies World)
+      Object.assign(world, {
+        origin,
+        tokens,
+        target: await start(toEnvironment(origin, tokens), origin),
+      } satisfies World)
     }, 60_000)
 
     afterAll(async () => {
@@ -119,6 +122,13 @@ export function runSuite(name: string, { start, skips = {} }: TargetOptions): vo
   })
 }
 
+/** What the variables of the tables stand for. */
+export const toEnvironment = (origin: Origin, tokens: Tokens): Environment => ({
+  ...tokens.environment,
+  ORIGIN: origin.url,
+  KEY_SET: `${origin.url}/jwks.json`,
+})
+
 /** An answer that was read to its end. */
 export interface Answer {
   status: number
@@ -129,7 +139,7 @@ export interface Answer {
   json<Shape = Record<string, unknown>>(): Shape
 }
 
-export async function ask({ target }: World, request: ContractRequest): Promise<Answer> {
+export async function ask({ target }: Pick<World, 'target'>, request: ContractRequest): Promise<Answer> {
   const { status, headers: flat, body } = await target.fetch(request)
   const chunks: Uint8Array[] = []
   for await (const chunk of body) chunks.push(chunk)
@@ -138,7 +148,10 @@ export async function ask({ target }: World, request: ContractRequest): Promise<
 }
 
 /** What the origin was asked. */
-export async function askEcho(world: World, request: ContractRequest): Promise<Echo & { field(name: string): string | undefined }> {
+export async function askEcho(
+  world: Pick<World, 'target'>,
+  request: ContractRequest,
+): Promise<Echo & { field(name: string): string | undefined }> {
   const answer = await ask(world, request)
   if (answer.status !== 200) throw new Error(`${answer.status}: ${answer.text}`)
   const echo = answer.json<Echo>()

@@ -52,9 +52,17 @@ const shop: Table = {
         { path: '/auth/set', auth: { jwt: 'set' }, proxy: { to: 'origin' } },
         { path: '/auth/cookie', auth: { jwt: 'secret', from: { cookie: 'session' } }, proxy: { to: 'origin' } },
         { path: '/auth/query', auth: { jwt: 'secret', from: { query: 'token' } }, proxy: { to: 'origin' } },
-        { path: '/auth/any', auth: { jwt: 'secret', from: ['bearer', { cookie: 'session' }] }, proxy: { to: 'origin' } },
+        {
+          path: '/auth/any',
+          auth: { jwt: 'secret', from: ['bearer', { cookie: 'session' }] },
+          proxy: { to: 'origin' },
+        },
         { path: '/auth/optional', auth: { jwt: 'secret', optional: true }, proxy: { to: 'origin' } },
-        { path: '/auth/claims', auth: { jwt: 'secret', claims: { role: ['admin', 'owner'] } }, proxy: { to: 'origin' } },
+        {
+          path: '/auth/claims',
+          auth: { jwt: 'secret', claims: { role: ['admin', 'owner'] } },
+          proxy: { to: 'origin' },
+        },
 
         { path: '/limit/address', limit: { by: 'address', requests: 2, per: '1 h' }, proxy: { to: 'origin' } },
         { path: '/limit/field', limit: { by: { header: 'X-Key' }, requests: 2, per: '1 h' }, proxy: { to: 'origin' } },
@@ -64,7 +72,11 @@ const shop: Table = {
           limit: { by: 'subject', requests: 2, per: '1 h' },
           proxy: { to: 'origin' },
         },
-        { path: '/limit/burst', limit: { by: { header: 'x-key' }, requests: 1, per: '1 h', burst: 3 }, proxy: { to: 'origin' } },
+        {
+          path: '/limit/burst',
+          limit: { by: { header: 'x-key' }, requests: 1, per: '1 h', burst: 3 },
+          proxy: { to: 'origin' },
+        },
         {
           path: '/limit/two',
           limit: [
@@ -73,16 +85,27 @@ const shop: Table = {
           ],
           proxy: { to: 'origin' },
         },
-        { path: '/limit/before-auth', auth: { jwt: 'secret' }, limit: { by: { header: 'x-key' }, requests: 1, per: '1 h' }, proxy: { to: 'origin' } },
+        {
+          path: '/limit/before-auth',
+          auth: { jwt: 'secret' },
+          limit: { by: { header: 'x-key' }, requests: 1, per: '1 h' },
+          proxy: { to: 'origin' },
+        },
 
         {
           path: '/edits/request',
-          requestHeaders: { set: { 'X-Tier': 'gold', 'User-Agent': 'gateway' }, remove: ['x-secret', 'Accept-Language'] },
+          requestHeaders: {
+            set: { 'X-Tier': 'gold', 'User-Agent': 'gateway' },
+            remove: ['x-secret', 'Accept-Language'],
+          },
           proxy: { to: 'origin' },
         },
         {
           path: '/edits/response',
-          responseHeaders: { set: { 'X-Origin': 'edited', 'X-Added': 'yes' }, remove: ['Content-Type', 'Referrer-Policy'] },
+          responseHeaders: {
+            set: { 'X-Origin': 'edited', 'X-Added': 'yes' },
+            remove: ['Content-Type', 'Referrer-Policy'],
+          },
           proxy: { to: 'origin' },
         },
         { path: '/edits/strict', headers: 'strict', proxy: { to: 'origin' } },
@@ -112,7 +135,12 @@ const shop: Table = {
         { path: '/*', files: { root: '${FILES:-}origin/shop/web', spa: true, immutable: ['js'], noStore: ['sw.js'] } },
         { path: '/plain/*', files: { root: '${FILES:-}origin/shop/web' } },
         { path: '/other/*', files: { root: '${FILES:-}origin/shop' } },
-        { path: '/docs/*', cache: { control: 'max-age=60' }, headers: 'strict', files: { root: '${FILES:-}origin/shop/web/docs' } },
+        {
+          path: '/docs/*',
+          cache: { control: 'max-age=60' },
+          headers: 'strict',
+          files: { root: '${FILES:-}origin/shop/web/docs' },
+        },
       ],
     },
     {
@@ -127,12 +155,28 @@ const shop: Table = {
       hosts: ['behind.example', 'beside.example'],
       trustedEdges: { secret: '${EDGE_SECRET}' },
       https: true,
+      routes: [{ path: '/*', proxy: { to: 'origin' } }],
+    },
+    {
+      // Found by its address: for an edge that asks for the URL as it came.
+      hosts: ['127.0.0.1'],
+      trustedEdges: { secret: '${EDGE_SECRET}' },
       routes: [
         { path: '/*', proxy: { to: 'origin' } },
-        { path: '/stripped/*', requestHeaders: { set: { 'X-Row': 'stripped' } }, proxy: { to: 'origin', strip: '/stripped' } },
+        {
+          path: '/stripped/*',
+          requestHeaders: { set: { 'X-Row': 'stripped' } },
+          proxy: { to: 'origin', strip: '/stripped' },
+        },
         { path: '/body/*', bodyBytesMax: 1_000, proxy: { to: 'origin' } },
-        { path: '/secret', auth: { jwt: 'secret' }, requestHeaders: { remove: ['Authorization'] }, proxy: { to: 'origin', path: '/echo' } },
-        { path: '/vm/*', files: { root: 'certs/contract' } },
+        {
+          path: '/secret',
+          auth: { jwt: 'secret' },
+          requestHeaders: { remove: ['Authorization'] },
+          proxy: { to: 'origin', path: '/echo' },
+        },
+        { path: '/vm/*', files: { root: '${VM_FILES:-certs/none}' } },
+        { path: '/ws', proxy: { to: 'origin', websocket: true } },
       ],
     },
   ],
@@ -148,7 +192,11 @@ const shapes: Table = {
     routes: [
       { path: '/dead', proxy: { to: 'dead' } },
       { path: '/body', bodyBytesMax: 10, proxy: { to: 'dead' } },
-      { path: '/limit', limit: { by: { header: 'x-key' }, requests: 1, per: '1 h' }, respond: { status: 200, body: 'once' } },
+      {
+        path: '/limit',
+        limit: { by: { header: 'x-key' }, requests: 1, per: '1 h' },
+        respond: { status: 200, body: 'once' },
+      },
     ],
   })),
 }

@@ -24,7 +24,11 @@ export async function createTokens(): Promise<Tokens> {
   const pairs = await Promise.all(algorithms.map((name) => generateKeyPair(name, { extractable: true })))
   const [rsaPem = '', ecPem = '', edPem = ''] = await Promise.all(pairs.map(({ publicKey }) => exportSPKI(publicKey)))
   const jwks = await Promise.all(
-    pairs.map(async ({ publicKey }, index) => ({ ...(await exportJWK(publicKey)), kid: algorithms[index], use: 'sig' })),
+    pairs.map(async ({ publicKey }, index) => ({
+      ...(await exportJWK(publicKey)),
+      kid: algorithms[index],
+      use: 'sig',
+    })),
   )
   const privateKeys: Record<KeyName, CryptoKey | Uint8Array> = {
     HS256: new TextEncoder().encode(secret),

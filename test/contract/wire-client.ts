@@ -20,7 +20,10 @@ export function createWireClient(port: number, toHopFields: ToHopFields) {
     const { target: path, method = 'GET', body, signal } = request
     const { promise, resolve, reject } = Promise.withResolvers<ContractResponse>()
     const fields = toFields(request)
-    if (body !== undefined) fields.push(isWhole(body) ? ['Content-Length', String(Buffer.byteLength(body))] : ['Transfer-Encoding', 'chunked'])
+    if (body !== undefined)
+      fields.push(
+        isWhole(body) ? ['Content-Length', String(Buffer.byteLength(body))] : ['Transfer-Encoding', 'chunked'],
+      )
     const sent = openRequest({ host: '127.0.0.1', port, path, method, headers: fields.flat(), agent })
     // A reset, as from a client whose machine has left: a plain close could be half of one.
     signal?.addEventListener('abort', () => {

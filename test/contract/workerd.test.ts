@@ -1,7 +1,8 @@
 import { runSuite } from './suite.ts'
 import { startWorkerd } from './workerd.ts'
 
-const resolved = 'the platform resolves dot segments before the Worker sees them, so the path that is checked is the one that is sent'
+const resolved =
+  'the platform resolves dot segments before the Worker sees them, so the path that is checked is the one that is sent'
 
 runSuite('workerd', {
   start: (environment) => startWorkerd({ ...environment, NODE_ENV: 'development' }),

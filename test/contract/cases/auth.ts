@@ -36,17 +36,28 @@ const flaws: { name: string; token: (world: World) => Promise<string> | string; 
       return `${header}.${tokens.forge({}, { sub: 'root' }).split('.')[1]}.${signature}`
     },
   },
-  { name: 'signed with the right key by another algorithm', token: ({ tokens }) => tokens.sign('ES256'), row: '/auth/RS256' },
+  {
+    name: 'signed with the right key by another algorithm',
+    token: ({ tokens }) => tokens.sign('ES256'),
+    row: '/auth/RS256',
+  },
   {
     name: 'signed with HS256 by the public key (RFC 8725 §3.1)',
     token: ({ tokens }) => signWithText(tokens.rsaPem, { alg: 'HS256' }),
     row: '/auth/RS256',
   },
-  { name: 'of the secret where a key set is asked for', token: ({ tokens }) => tokens.sign('HS256', {}, { kid: 'RS256' }), row: '/auth/set' },
+  {
+    name: 'of the secret where a key set is asked for',
+    token: ({ tokens }) => tokens.sign('HS256', {}, { kid: 'RS256' }),
+    row: '/auth/set',
+  },
   { name: 'with an unknown kid', token: ({ tokens }) => tokens.sign('ES256', {}, { kid: 'nobody' }), row: '/auth/set' },
   { name: 'that brings its own key (jwk)', token: () => signWithOwnKey('jwk'), row: '/auth/set' },
   { name: 'that says where its key is (jku)', token: () => signWithOwnKey('jku'), row: '/auth/set' },
-  { name: 'with critical extensions', token: ({ tokens }) => tokens.forge({ alg: 'HS256', crit: ['x'], x: 1 }, {}, 'A'.repeat(43)) },
+  {
+    name: 'with critical extensions',
+    token: ({ tokens }) => tokens.forge({ alg: 'HS256', crit: ['x'], x: 1 }, {}, 'A'.repeat(43)),
+  },
   { name: 'in base64url that is not canonical', token: async ({ tokens }) => respell(await tokens.sign('HS256')) },
   { name: 'with padding', token: async ({ tokens }) => `${await tokens.sign('HS256')}=` },
   { name: 'of one part', token: () => 'abc' },
@@ -59,21 +70,29 @@ export const auth: Case[] = [
       name: `accepts ${key} by a public key in PEM`,
       async check(world: World) {
         const token = await world.tokens.sign(key)
-        expect((await askEcho(world, { host, target: `/auth/${key}`, headers: bearer(token) })).field('x-user-id')).toBe('mira')
+        expect(
+          (await askEcho(world, { host, target: `/auth/${key}`, headers: bearer(token) })).field('x-user-id'),
+        ).toBe('mira')
       },
     },
     {
       name: `accepts ${key} by a key set`,
       async check(world: World) {
         const token = await world.tokens.sign(key, {}, { kid: key })
-        expect((await askEcho(world, { host, target: '/auth/set', headers: bearer(token) })).field('x-user-id')).toBe('mira')
+        expect((await askEcho(world, { host, target: '/auth/set', headers: bearer(token) })).field('x-user-id')).toBe(
+          'mira',
+        )
       },
     },
   ]),
   {
     name: 'accepts HS256 by a secret, again and again',
     async check(world) {
-      const token = await world.tokens.sign('HS256', { sub: '한글 ü', iss: 'https://id2.example', aud: ['shop', 'else'] })
+      const token = await world.tokens.sign('HS256', {
+        sub: '한글 ü',
+        iss: 'https://id2.example',
+        aud: ['shop', 'else'],
+      })
       for (let times = 0; times < 3; times++) {
         const echo = await askEcho(world, { host, target: '/auth/secret', headers: bearer(token) })
         expect(echo.field('x-user-id')).toBe(encodeURIComponent('한글 ü'))
@@ -122,8 +141,13 @@ export const auth: Case[] = [
     name: 'tries several places in order',
     async check(world) {
       const token = await world.tokens.sign('HS256')
-      expect((await ask(world, { host, target: '/auth/any', headers: [['Cookie', `session=${token}`]] })).status).toBe(200)
-      const both: [string, string][] = [['Cookie', `session=${token}`], ['Authorization', 'Bearer bad']]
+      expect((await ask(world, { host, target: '/auth/any', headers: [['Cookie', `session=${token}`]] })).status).toBe(
+        200,
+      )
+      const both: [string, string][] = [
+        ['Cookie', `session=${token}`],
+        ['Authorization', 'Bearer bad'],
+      ]
       expect((await ask(world, { host, target: '/auth/any', headers: both })).status).toBe(401)
     },
   },
@@ -141,7 +165,11 @@ export const auth: Case[] = [
     async check(world) {
       const anonymous = await askEcho(world, { host, target: '/auth/optional', headers: [['X-User-Id', 'forged']] })
       expect(anonymous.field('x-user-id')).toBeUndefined()
-      const known = await askEcho(world, { host, target: '/auth/optional', headers: bearer(await world.tokens.sign('HS256')) })
+      const known = await askEcho(world, {
+        host,
+        target: '/auth/optional',
+        headers: bearer(await world.tokens.sign('HS256')),
+      })
       expect(known.field('x-user-id')).toBe('mira')
       await checkRefused(world, '/auth/optional', await world.tokens.sign('HS256', { exp: 1 }))
     },
@@ -166,14 +194,19 @@ export const auth: Case[] = [
 const seconds = (): number => Math.floor(Date.now() / 1_000)
 
 async function signWithText(secret: string, header: object): Promise<string> {
-  const key = await crypto.subtle.importKey('raw', Buffer.from(secret), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign'])
+  const key = await crypto.subtle.importKey('raw', Buffer.from(secret), { name: 'HMAC', hash: 'SHA-256' }, false, [
+    'sign',
+  ])
   const text = `${toPart(header)}.${toPart({ sub: 'root', exp: seconds() + 600 })}`
   return `${text}.${Buffer.from(await crypto.subtle.sign('HMAC', key, Buffer.from(text))).toString('base64url')}`
 }
 
 async function signWithOwnKey(name: 'jwk' | 'jku'): Promise<string> {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-  const { publicKey, privateKey } = (await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as CryptoKeyPair
+  const { publicKey, privateKey } = (await crypto.subtle.generateKey(algorithm, true, [
+    'sign',
+    'verify',
+  ])) as CryptoKeyPair
   const jwk = await crypto.subtle.exportKey('jwk', publicKey)
   const header = { alg: 'ES256', kid: 'ES256', [name]: name === 'jwk' ? jwk : 'http://127.0.0.1:1/jwks.json' }
   const text = `${toPart(header)}.${toPart({ sub: 'root', exp: seconds() + 600 })}`

@@ -22,7 +22,11 @@ interface Signed {
 function sign({ tokens }: World, signed: Signed = {}): Promise<string> {
   const { method = 'GET', authority = 'behind.example', path = '/echo/x', query = '?q=1', scheme = 'https' } = signed
   const address = readAddress(signed.client ?? client) as Address
-  return signEdge(signed.secret ?? tokens.edgeSecret, { method, authority, path, query, scheme, client: address }, signed.now ?? Date.now())
+  return signEdge(
+    signed.secret ?? tokens.edgeSecret,
+    { method, authority, path, query, scheme, client: address },
+    signed.now ?? Date.now(),
+  )
 }
 
 const knock = (world: World, signature: string, host = 'behind.example'): Promise<Answer> =>
@@ -44,7 +48,10 @@ export const edges: Case[] = [
   {
     name: 'serves what its edge has signed, and believes what it says of the client',
     async check(world) {
-      const headers: [string, string][] = [['x-daemun-edge', await sign(world)], ['X-Forwarded-For', '192.0.2.66']]
+      const headers: [string, string][] = [
+        ['x-daemun-edge', await sign(world)],
+        ['X-Forwarded-For', '192.0.2.66'],
+      ]
       const echo = await askEcho(world, { host: 'behind.example', target: '/echo/x?q=1', headers })
       expect([echo.field('x-forwarded-for'), echo.field('x-forwarded-proto')]).toEqual([client, 'https'])
       expect(echo.field('x-daemun-edge')).toBeUndefined()

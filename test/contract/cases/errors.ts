@@ -27,8 +27,16 @@ interface Expected {
 
 function check(answer: Answer, shape: Shape, { status, title, detail, facts }: Expected): void {
   const { type, toBody } = shapes[shape]
-  expect([answer.status, answer.field('content-type'), answer.field('cache-control')]).toEqual([status, type, 'no-store'])
-  expect(answer.json()).toEqual({ ...toBody(status, title, detail as string), ...facts, requestId: answer.field('x-request-id') })
+  expect([answer.status, answer.field('content-type'), answer.field('cache-control')]).toEqual([
+    status,
+    type,
+    'no-store',
+  ])
+  expect(answer.json()).toEqual({
+    ...toBody(status, title, detail as string),
+    ...facts,
+    requestId: answer.field('x-request-id'),
+  })
 }
 
 export const errors: Case[] = (Object.keys(shapes) as Shape[]).flatMap((shape): Case[] => {
@@ -38,7 +46,12 @@ export const errors: Case[] = (Object.keys(shapes) as Shape[]).flatMap((shape): 
       name: `says in ${shape} that nothing answers`,
       async check(world: World) {
         const facts = { code: 'not_found' }
-        check(await ask(world, { host, target: '/x' }), shape, { status: 404, title: 'Not found', detail: 'nothing answers here', facts })
+        check(await ask(world, { host, target: '/x' }), shape, {
+          status: 404,
+          title: 'Not found',
+          detail: 'nothing answers here',
+          facts,
+        })
       },
     },
     {
@@ -46,7 +59,12 @@ export const errors: Case[] = (Object.keys(shapes) as Shape[]).flatMap((shape): 
       async check(world: World) {
         const answer = await ask(world, { host, target: '/body', method: 'POST', body: 'more than ten' })
         const facts = { code: 'body_too_large', route: `shapes /body`, limit: 'bodyBytesMax', value: 10 }
-        check(answer, shape, { status: 413, title: 'Body too large', detail: 'the body is larger than 10 bytes', facts })
+        check(answer, shape, {
+          status: 413,
+          title: 'Body too large',
+          detail: 'the body is larger than 10 bytes',
+          facts,
+        })
       },
     },
     {
@@ -64,7 +82,12 @@ export const errors: Case[] = (Object.keys(shapes) as Shape[]).flatMap((shape): 
       async check(world: World) {
         const facts = { code: 'upstream_unreachable', route: 'shapes /dead', limit: 'attempts', value: 1 }
         const detail = 'the upstream cannot be reached'
-        check(await ask(world, { host, target: '/dead' }), shape, { status: 502, title: 'Upstream unreachable', detail, facts })
+        check(await ask(world, { host, target: '/dead' }), shape, {
+          status: 502,
+          title: 'Upstream unreachable',
+          detail,
+          facts,
+        })
       },
     },
   ]

@@ -3,10 +3,17 @@ import { ask } from '../suite.ts'
 import type { Answer, Case, World } from '../suite.ts'
 
 const host = 'files.example'
-const page: [string, string][] = [['Accept', 'text/html,*/*;q=0.8'], ['Sec-Fetch-Mode', 'navigate']]
-const part: [string, string][] = [['Accept', '*/*'], ['Sec-Fetch-Mode', 'no-cors']]
+const page: [string, string][] = [
+  ['Accept', 'text/html,*/*;q=0.8'],
+  ['Sec-Fetch-Mode', 'navigate'],
+]
+const part: [string, string][] = [
+  ['Accept', '*/*'],
+  ['Sec-Fetch-Mode', 'no-cors'],
+]
 
-const get = (world: World, target: string, headers: [string, string][] = []): Promise<Answer> => ask(world, { host, target, headers })
+const get = (world: World, target: string, headers: [string, string][] = []): Promise<Answer> =>
+  ask(world, { host, target, headers })
 
 export const files: Case[] = [
   {
@@ -17,7 +24,11 @@ export const files: Case[] = [
         return [answer.status, answer.field('content-type'), answer.field('cache-control')]
       }
       const never = 'no-cache, no-store, must-revalidate'
-      expect(await factsOf('/app.js')).toEqual([200, 'text/javascript; charset=utf-8', 'public, max-age=31536000, immutable'])
+      expect(await factsOf('/app.js')).toEqual([
+        200,
+        'text/javascript; charset=utf-8',
+        'public, max-age=31536000, immutable',
+      ])
       expect(await factsOf('/sw.js')).toEqual([200, 'text/javascript; charset=utf-8', never])
       expect(await factsOf('/logo.svg')).toEqual([200, 'image/svg+xml; charset=utf-8', 'no-cache'])
       expect(await factsOf('/')).toEqual([200, 'text/html; charset=utf-8', never])
@@ -37,7 +48,11 @@ export const files: Case[] = [
     name: 'answers HEAD without the file',
     async check(world) {
       const answer = await ask(world, { host, target: '/app.js', method: 'HEAD' })
-      expect([answer.status, answer.text, answer.field('content-type')]).toEqual([200, '', 'text/javascript; charset=utf-8'])
+      expect([answer.status, answer.text, answer.field('content-type')]).toEqual([
+        200,
+        '',
+        'text/javascript; charset=utf-8',
+      ])
     },
   },
   {
@@ -88,14 +103,21 @@ export const files: Case[] = [
     name: 'gives out no hidden files and nothing above the folder, but what RFC 8615 puts there',
     async check(world) {
       expect((await get(world, '/plain/.well-known/security.txt')).text).toBe('contact: mira\n')
-      for (const target of ['/plain/.hidden', '/plain/%2ehidden', '/plain/source.txt', '/plain/..%2fsource.txt', '/plain/.assetsignore'])
+      for (const target of [
+        '/plain/.hidden',
+        '/plain/%2ehidden',
+        '/plain/source.txt',
+        '/plain/..%2fsource.txt',
+        '/plain/.assetsignore',
+      ])
         expect([target, [400, 404].includes((await get(world, target)).status)]).toEqual([target, true])
     },
   },
   {
     name: 'gives out nothing that stands beside the pages, whatever a table names',
     async check(world) {
-      for (const target of ['/other/source.txt', '/other/web/app.js']) expect((await get(world, target)).status).toBe(404)
+      for (const target of ['/other/source.txt', '/other/web/app.js'])
+        expect((await get(world, target)).status).toBe(404)
     },
   },
   {

@@ -26,7 +26,16 @@ const identityFields = [
   'Proxy-Authorization',
 ]
 /** Spellings that some readers fold into ours. */
-const aliases = ['X_User_Id', 'x-user_id', 'X.User.Id', 'X_Forwarded_For', 'x_real_ip', 'Content_Length', 'Transfer.Encoding', 'X_Daemun_Edge']
+const aliases = [
+  'X_User_Id',
+  'x-user_id',
+  'X.User.Id',
+  'X_Forwarded_For',
+  'x_real_ip',
+  'Content_Length',
+  'Transfer.Encoding',
+  'X_Daemun_Edge',
+]
 
 export const headers: Case[] = [
   {
@@ -58,13 +67,19 @@ export const headers: Case[] = [
     async check(world) {
       const answer = await ask(world, { host, target: '/echo', headers: [['X-Request-Id', 'forged']] })
       const sent = answer.json<{ headers: string[] }>().headers
-      expect(sent[sent.findIndex((name) => name.toLowerCase() === 'x-request-id') + 1]).toBe(answer.field('x-request-id'))
+      expect(sent[sent.findIndex((name) => name.toLowerCase() === 'x-request-id') + 1]).toBe(
+        answer.field('x-request-id'),
+      )
     },
   },
   {
     name: 'never passes on what only the gateway may say',
     async check(world) {
-      const echo = await askEcho(world, { host, target: '/echo', headers: identityFields.map((name) => [name, 'forged']) })
+      const echo = await askEcho(world, {
+        host,
+        target: '/echo',
+        headers: identityFields.map((name) => [name, 'forged']),
+      })
       expect(echo.headers.filter((text) => text.includes('forged'))).toEqual([])
     },
   },
@@ -75,7 +90,11 @@ export const headers: Case[] = [
       const echo = await askEcho(world, {
         host,
         target: '/auth/secret',
-        headers: [['x-user-id', 'root'], ['X-User-Claims', 'e30'], ['Authorization', `Bearer ${token}`]],
+        headers: [
+          ['x-user-id', 'root'],
+          ['X-User-Claims', 'e30'],
+          ['Authorization', `Bearer ${token}`],
+        ],
       })
       expect(echo.field('x-user-id')).toBe('mira')
       expect(echo.headers).not.toContain('e30')
@@ -94,7 +113,12 @@ export const headers: Case[] = [
       const echo = await askEcho(world, {
         host,
         target: '/echo',
-        headers: [['X-Custom', 'a, "b"; c=d'], ['Accept', 'text/html, */*;q=0.1'], ['Cookie', 'a=1; b=2'], ['X-Empty', '']],
+        headers: [
+          ['X-Custom', 'a, "b"; c=d'],
+          ['Accept', 'text/html, */*;q=0.1'],
+          ['Cookie', 'a=1; b=2'],
+          ['X-Empty', ''],
+        ],
       })
       expect(echo.field('x-custom')).toBe('a, "b"; c=d')
       expect(echo.field('accept')).toBe('text/html, */*;q=0.1')
@@ -110,9 +134,15 @@ export const headers: Case[] = [
         target: '/echo',
         method: 'POST',
         body: inChunks(),
-        headers: [['TE', 'trailers'], ['Keep-Alive', 'timeout=5'], ['Proxy-Connection', 'keep-alive'], ['Trailer', 'X-Checksum']],
+        headers: [
+          ['TE', 'trailers'],
+          ['Keep-Alive', 'timeout=5'],
+          ['Proxy-Connection', 'keep-alive'],
+          ['Trailer', 'X-Checksum'],
+        ],
       })
-      for (const name of ['te', 'keep-alive', 'proxy-connection', 'trailer', 'upgrade']) expect(echo.field(name), name).toBeUndefined()
+      for (const name of ['te', 'keep-alive', 'proxy-connection', 'trailer', 'upgrade'])
+        expect(echo.field(name), name).toBeUndefined()
     },
   },
   {
@@ -121,7 +151,11 @@ export const headers: Case[] = [
       const echo = await askEcho(world, {
         host,
         target: '/echo',
-        headers: [['Connection', 'X-Hop, keep-alive'], ['X-Hop', '1'], ['X-Stays', '1']],
+        headers: [
+          ['Connection', 'X-Hop, keep-alive'],
+          ['X-Hop', '1'],
+          ['X-Stays', '1'],
+        ],
       })
       expect([echo.field('x-hop'), echo.field('x-stays')]).toEqual([undefined, '1'])
     },
@@ -153,7 +187,12 @@ export const headers: Case[] = [
       const echo = await askEcho(world, {
         host,
         target: '/edits/request',
-        headers: [['X-Secret', '1'], ['accept-language', 'ko'], ['X-Tier', 'free'], ['User-Agent', 'curl']],
+        headers: [
+          ['X-Secret', '1'],
+          ['accept-language', 'ko'],
+          ['X-Tier', 'free'],
+          ['User-Agent', 'curl'],
+        ],
       })
       expect([echo.field('x-secret'), echo.field('accept-language')]).toEqual([undefined, undefined])
       expect([echo.field('x-tier'), echo.field('user-agent')]).toEqual(['gold', 'gateway'])
@@ -172,10 +211,24 @@ export const headers: Case[] = [
     async check(world) {
       const fieldsOf = async (target: string): Promise<(string | undefined)[]> => {
         const answer = await ask(world, { host, target })
-        return ['x-content-type-options', 'x-frame-options', 'referrer-policy', 'content-security-policy', 'x-own'].map(answer.field)
+        return ['x-content-type-options', 'x-frame-options', 'referrer-policy', 'content-security-policy', 'x-own'].map(
+          answer.field,
+        )
       }
-      expect(await fieldsOf('/echo')).toEqual(['nosniff', 'SAMEORIGIN', 'strict-origin-when-cross-origin', undefined, undefined])
-      expect(await fieldsOf('/row')).toEqual(['nosniff', 'SAMEORIGIN', 'strict-origin-when-cross-origin', undefined, undefined])
+      expect(await fieldsOf('/echo')).toEqual([
+        'nosniff',
+        'SAMEORIGIN',
+        'strict-origin-when-cross-origin',
+        undefined,
+        undefined,
+      ])
+      expect(await fieldsOf('/row')).toEqual([
+        'nosniff',
+        'SAMEORIGIN',
+        'strict-origin-when-cross-origin',
+        undefined,
+        undefined,
+      ])
       expect((await fieldsOf('/edits/strict')).slice(0, 4)).toEqual([
         'nosniff',
         'DENY',
@@ -214,7 +267,9 @@ export const headers: Case[] = [
     name: 'keeps Set-Cookie lines apart (RFC 6265 §3)',
     async check(world) {
       const answer = await ask(world, { host, target: '/answers/cookies' })
-      const lines = answer.headers.filter((_, index) => answer.headers[index - 1]?.toLowerCase() === 'set-cookie' && index % 2 === 1)
+      const lines = answer.headers.filter(
+        (_, index) => answer.headers[index - 1]?.toLowerCase() === 'set-cookie' && index % 2 === 1,
+      )
       expect(lines).toEqual(['a=1; Path=/', 'b=2; Expires=Thu, 01 Jan 2099 00:00:00 GMT'])
     },
   },

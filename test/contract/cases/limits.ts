@@ -31,8 +31,14 @@ export const limits: Case[] = [
     name: 'does not believe what a client says of its address',
     async check(world) {
       const from = `${nextSubnet()}::1`
-      const claims: [string, string][] = [['X-Real-IP', '192.0.2.1'], ['Forwarded', 'for=192.0.2.1'], ['True-Client-IP', '192.0.2.1']]
-      expect(statuses(await askTimes(world, 3, { host, target: '/limit/address', from, headers: claims }))).toEqual([200, 200, 429])
+      const claims: [string, string][] = [
+        ['X-Real-IP', '192.0.2.1'],
+        ['Forwarded', 'for=192.0.2.1'],
+        ['True-Client-IP', '192.0.2.1'],
+      ]
+      expect(statuses(await askTimes(world, 3, { host, target: '/limit/address', from, headers: claims }))).toEqual([
+        200, 200, 429,
+      ])
     },
   },
   {
@@ -68,7 +74,14 @@ export const limits: Case[] = [
   {
     name: 'asks all limits of a row, each with its fields in the answer',
     async check(world) {
-      const request: ContractRequest = { host, target: '/limit/two', headers: [['x-key', nextId()], ['x-other', nextId()]] }
+      const request: ContractRequest = {
+        host,
+        target: '/limit/two',
+        headers: [
+          ['x-key', nextId()],
+          ['x-other', nextId()],
+        ],
+      }
       const [first, second] = await askTimes(world, 2, request)
       expect(first?.field('ratelimit-policy')).toBe('"x-key";q=1;w=3600, "x-other";q=5;w=3600')
       expect(first?.field('ratelimit')).toMatch(/^"x-key";r=0;t=\d+, "x-other";r=4;t=\d+$/)
@@ -88,7 +101,12 @@ export const limits: Case[] = [
       expect(seconds).toBeGreaterThan(0)
       expect(seconds).toBeLessThanOrEqual(7_200)
       expect(third?.field('ratelimit')).toBe(`"x-key";r=0;t=${seconds}`)
-      expect(third?.json()).toMatchObject({ code: 'rate_limited', route: 'shop /limit/field', limit: 'X-Key 2/1 h', value: 2 })
+      expect(third?.json()).toMatchObject({
+        code: 'rate_limited',
+        route: 'shop /limit/field',
+        limit: 'X-Key 2/1 h',
+        value: 2,
+      })
     },
   },
   {

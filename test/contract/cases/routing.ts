@@ -45,7 +45,12 @@ export const routing: Case[] = [
     name: 'takes a row only when the request carries its fields',
     async check(world) {
       expect(await rowOf(world, '/row/field', 'GET', [['X-Beta', 'yes']])).toBe('field')
-      expect(await rowOf(world, '/row/field', 'GET', [['X-Beta', 'no'], ['x-any', '']])).toBe('any field')
+      expect(
+        await rowOf(world, '/row/field', 'GET', [
+          ['X-Beta', 'no'],
+          ['x-any', ''],
+        ]),
+      ).toBe('any field')
       expect(await rowOf(world, '/row/field', 'GET', [['X-Beta', 'no']])).toBe('prefix')
     },
   },
@@ -104,12 +109,20 @@ export const routing: Case[] = [
       expect([answer.status, answer.json()['code']]).toEqual([421, 'unknown_host'])
     },
   },
-  ...refusedPaths.map((target) => ({ name: `refuses the path ${target}`, check: (world: World) => checkRefused(world, target) })),
-  ...dotPaths.map((target) => ({ name: `never sends on the path ${target}`, check: (world: World) => checkRefused(world, target) })),
+  ...refusedPaths.map((target) => ({
+    name: `refuses the path ${target}`,
+    check: (world: World) => checkRefused(world, target),
+  })),
+  ...dotPaths.map((target) => ({
+    name: `never sends on the path ${target}`,
+    check: (world: World) => checkRefused(world, target),
+  })),
   {
     name: 'sends on the canonical path: unreserved characters unescaped, escapes in upper case',
     async check(world) {
-      expect((await askEcho(world, { host, target: '/echo/%7Euser/%e2%82%ac/%41%2a' })).target).toBe('/echo/~user/%E2%82%AC/A%2A')
+      expect((await askEcho(world, { host, target: '/echo/%7Euser/%e2%82%ac/%41%2a' })).target).toBe(
+        '/echo/~user/%E2%82%AC/A%2A',
+      )
     },
   },
   {

@@ -80,7 +80,9 @@ export const streaming: Case[] = [
     async check(world) {
       const answer = await ask(world, { host, target: '/echo' })
       expect(answer.field('content-length')).toBe(String(answer.text.length))
-      expect((await ask(world, { host, target: '/answers/cookies', method: 'HEAD' })).field('content-length')).toBe('11')
+      expect((await ask(world, { host, target: '/answers/cookies', method: 'HEAD' })).field('content-length')).toBe(
+        '11',
+      )
     },
   },
   {
@@ -129,7 +131,9 @@ export const streaming: Case[] = [
         413,
         { code: 'body_too_large', route: 'shop /body/*', limit: 'bodyBytesMax', value: 1_000 },
       ])
-      expect((await ask(world, { host, target: '/body/fits', method: 'POST', body: Buffer.alloc(1_000) })).status).toBe(200)
+      expect((await ask(world, { host, target: '/body/fits', method: 'POST', body: Buffer.alloc(1_000) })).status).toBe(
+        200,
+      )
     },
   },
   {
@@ -137,7 +141,9 @@ export const streaming: Case[] = [
     async check(world) {
       const answer = await ask(world, { host, target: '/body/chunked', method: 'POST', body: chunksOf(400, 3) })
       expect([answer.status, answer.json()]).toMatchObject([413, { limit: 'bodyBytesMax', value: 1_000 }])
-      expect((await askEcho(world, { host, target: '/body/fits', method: 'POST', body: chunksOf(500, 2) })).bytes).toBe(1_000)
+      expect((await askEcho(world, { host, target: '/body/fits', method: 'POST', body: chunksOf(500, 2) })).bytes).toBe(
+        1_000,
+      )
     },
   },
   {
@@ -197,7 +203,9 @@ export const streaming: Case[] = [
     async check({ target, origin }) {
       const id = nextId()
       const leaving = new AbortController()
-      const asked = target.fetch({ host, target: `/wire/held?id=${id}`, signal: leaving.signal }).then(readAll, () => undefined)
+      const asked = target
+        .fetch({ host, target: `/wire/held?id=${id}`, signal: leaving.signal })
+        .then(readAll, () => undefined)
       await origin.moment(id).reached
       leaving.abort()
       await asked

@@ -9,7 +9,11 @@ export const webSockets: Case[] = [
     name: 'joins client and origin after a token in the query was verified',
     async check({ target, tokens }) {
       const token = await tokens.sign('HS256')
-      const socket = await target.connectWebSocket({ host, target: `/ws?token=${token}`, headers: [['X-User-Id', 'forged']] })
+      const socket = await target.connectWebSocket({
+        host,
+        target: `/ws?token=${token}`,
+        headers: [['X-User-Id', 'forged']],
+      })
       expect(socket.status).toBe(101)
       const greeting = JSON.parse(String(await socket.next())) as { headers: string[]; target: string }
       expect(fieldOf(greeting.headers, 'x-user-id')).toBe('mira')
