@@ -6,6 +6,7 @@ import { loadTables } from '../edge/node/load-tables.ts'
 import { createLogSink } from '../edge/node/log-sink.ts'
 import { openLimiter } from '../edge/node/open-limiter.ts'
 import { startGateway } from '../edge/node/serve.ts'
+import { stopSignal } from '../edge/node/stop-signal.ts'
 import type { Table } from '../edge/table.ts'
 import { requiredVariables } from '../edge/variables.ts'
 import type { Log } from '../origin/kit/api.ts'
@@ -29,9 +30,8 @@ async function main(): Promise<void> {
   const gateway = await startGatewayOrStop()
   process.stdout.write(toWelcome())
 
-  const end = await Promise.race([nextSignal(), origins.failed])
+  const end = await Promise.race([stopSignal(), origins.failed])
   report(end instanceof Error ? `the embedded database stopped: ${end.message}` : '\nstopping: open requests may end')
-  exitOnSecondThought()
   await gateway.stop()
   await origins.stop()
   limiter.close()
@@ -94,25 +94,6 @@ function createOriginLog(dataDirectory: string): Log {
     file.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`)
     if ('error' in entry) report(`origin: ${JSON.stringify(entry)}`)
   }
-}
-
-const nextSignal = (): Promise<NodeJS.Signals> =>
-  new Promise((resolve) => {
-    process.once('SIGINT', resolve)
-    process.once('SIGTERM', resolve)
-  })
-
-/**
- * Whoever asks again does not want to wait. Not within a second: in a terminal one Ctrl-C comes twice, from the
- * terminal and from npm.
- */
-function exitOnSecondThought(): void {
-  const askedAt = performance.now()
-  const again = (): void => {
-    if (performance.now() - askedAt > 1_000) process.exit(130)
-  }
-  process.on('SIGINT', again)
-  process.on('SIGTERM', again)
 }
 
 function report(line: string): void {

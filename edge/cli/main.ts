@@ -10,6 +10,7 @@ import { createLogSink } from '../node/log-sink.ts'
 import { openLimiter } from '../node/open-limiter.ts'
 import { createNodeFacts } from '../node/runtime.ts'
 import { startGateway } from '../node/serve.ts'
+import { stopSignal } from '../node/stop-signal.ts'
 import { requiredVariables } from '../variables.ts'
 import { readCommandLine, usage } from './command-line.ts'
 import type { CommandLine } from './command-line.ts'
@@ -44,12 +45,10 @@ async function serve(line: CommandLine, config: Config, compiled: CompiledGatewa
   report(`daemun takes requests on port ${gateway.port}, operators on ${gateway.adminUrl}`)
   report(`limits are counted ${counts}`)
   if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
-  const stop = (): void => {
-    report('stopping: open requests may end')
-    void gateway.stop().then(close)
-  }
-  process.once('SIGINT', stop)
-  process.once('SIGTERM', stop)
+  await stopSignal()
+  report('stopping: open requests may end')
+  await gateway.stop()
+  close()
 }
 
 async function inspect(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
