@@ -5,7 +5,7 @@ export interface LogSink {
   write(line: string): void
   /** Lines that were dropped because the reader was too slow. */
   dropped(): number
-  /** Resolves when all is written, or cannot be. */
+  /** Resolves when all is written or cannot be, at the latest after a second. */
   flush(): Promise<void>
 }
 
@@ -35,10 +35,12 @@ export function createLogSink(descriptor: number): LogSink {
 
   async function writeAll(): Promise<void> {
     while (waiting.length > 0) {
-      const batch = Buffer.from(waiting.join(''))
+      const lines = waiting
       waiting = []
       waitingLength = 0
-      await writeWhole(descriptor, batch).catch(() => void dropped++)
+      await writeWhole(descriptor, Buffer.from(lines.join(''))).catch(() => {
+        dropped += lines.length
+      })
     }
   }
 
@@ -47,12 +49,13 @@ export function createLogSink(descriptor: number): LogSink {
     dropped: () => dropped,
     flush: async () => {
       start()
-      await writing
+      await Promise.race([writing, new Promise((resolve) => setTimeout(resolve, flushMs).unref())])
     },
   }
 }
 
 const batchMs = 50
+const flushMs = 1_000
 const batchLength = 32_768
 const waitingMax = 4_194_304
 
