@@ -40,6 +40,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
   /** The last chunk, held until the tick ends, so that a small answer is written at once with its head. */
   #held: Buffer | undefined
   #flushing = false
+  /** Whether the head is on its way to the client. */
+  #written = false
   #status = 0
   #informational = 0
   #attempts = 0
@@ -62,7 +64,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const { exchange, upstream, target, headers, readTimeoutMs } = this.#plan
     const lease = this.#pool.take(upstream, fresh)
     if (!lease) return this.#refuse(busy)
-    if (!this.#settled && this.#attempts === 0) this.#io.response.once('close', () => this.#onClose())
+    if (!this.#settled && this.#attempts === 0) this.#io.response.on('close', () => this.#onClose())
     this.#lease = lease
     this.#released = false
     this.#attempts++
@@ -77,6 +79,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
             ? [...headers, 'content-length', String(exchange.contentLength)]
             : headers,
         body: this.#body ?? null,
+        // One request at a time on each connection: none waits for this one's answer to begin.
+        blocking: false,
         headersTimeout: readTimeoutMs,
         bodyTimeout: readTimeoutMs,
         upgrade: this.#join && 'websocket',
@@ -110,14 +114,17 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#bytes += chunk.length
     const held = this.#held
     this.#held = chunk
-    if (held && !this.#io.response.write(held)) this.#pauseUntilDrained(controller)
+    if (held) this.#write(held, controller)
     this.#flushSoon()
   }
 
   onResponseEnd(): void {
     this.#release()
-    this.#io.response.end(this.#held)
+    const held = this.#held
     this.#held = undefined
+    // A text leaves in one write with the head, where bytes make two; latin1 keeps every byte.
+    if (held && !this.#written && held.length <= textBytesMax) this.#io.response.end(held.toString('latin1'), 'latin1')
+    else this.#io.response.end(held)
   }
 
   onRequestUpgrade(controller: Dispatcher.DispatchController, status: number, _headers: unknown, socket: Duplex): void {
@@ -161,11 +168,14 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (response.writableEnded || response.destroyed) return
     const held = this.#held
     this.#held = undefined
-    if (!held) return response.flushHeaders()
-    if (!response.write(held) && this.#controller) this.#pauseUntilDrained(this.#controller)
+    if (held) return this.#write(held, this.#controller)
+    this.#written = true
+    response.flushHeaders()
   }
 
-  #pauseUntilDrained(controller: Dispatcher.DispatchController): void {
+  #write(chunk: Buffer, controller: Dispatcher.DispatchController | undefined): void {
+    this.#written = true
+    if (this.#io.response.write(chunk) || !controller) return
     controller.pause()
     this.#io.response.once('drain', () => controller.resume())
   }
@@ -274,6 +284,9 @@ class CountedBody extends Transform {
 }
 
 const flush = (forwarding: Forwarding): void => forwarding.flush()
+
+/** Above this Node no longer writes a text at once, and it would be copied in vain. */
+const textBytesMax = 8_192
 
 const clientGone = new Error('the client is gone')
 clientGone.name = 'ClientGone'
