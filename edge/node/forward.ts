@@ -119,6 +119,12 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
+    // An answer without a length ends with its connection: undici takes a reset for such an end too.
+    if (this.#lease?.failed()) {
+      this.#drop()
+      this.#cause = 'ECONNRESET'
+      return this.#cut(connectionReset)
+    }
     this.#release()
     const held = this.#held
     this.#held = undefined
@@ -290,6 +296,8 @@ const textBytesMax = 8_192
 
 const clientGone = new Error('the client is gone')
 clientGone.name = 'ClientGone'
+
+const connectionReset = new Error('the upstream reset its connection')
 
 const unexpectedContent = new Error('content behind a status that has none')
 unexpectedContent.name = 'UnexpectedContent'

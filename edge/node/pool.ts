@@ -1,4 +1,5 @@
-import { Client } from 'undici'
+import type { Socket } from 'node:net'
+import { buildConnector, Client } from 'undici'
 import type { CompiledUpstream } from '../compile.ts'
 import { limits } from '../limits.ts'
 
@@ -18,6 +19,8 @@ export interface Lease {
   server: string
   /** Whether a request was sent on it before. */
   used: boolean
+  /** Whether its connection has failed, as the system sees it. */
+  failed(): boolean
   /** Gives it back, to be used again. */
   release(): void
   /** Gives it back for good: it is lost, or was joined to a client. */
@@ -66,10 +69,17 @@ function createServer(url: URL, connectTimeoutMs: number): Server {
     return (fresh ? undefined : idle.pop()) ?? open()
   }
 
+  const connect = buildConnector({ timeout: connectTimeoutMs })
+
   function open(): Lease {
+    let socket: Socket | undefined
     const client = new Client(url.origin, {
       pipelining: 1,
-      connect: { timeout: connectTimeoutMs },
+      connect: (options, callback) =>
+        connect(options, (...result) => {
+          socket = result[1] ?? undefined
+          callback(...result)
+        }),
       keepAliveTimeout: limits.upstreamIdleMs,
       maxHeaderSize: limits.upstreamHeaderBytesMax,
       strictContentLength: true,
@@ -78,6 +88,7 @@ function createServer(url: URL, connectTimeoutMs: number): Server {
       client,
       server: url.origin,
       used: false,
+      failed: () => socket?.errored != null,
       release: () => {
         inUse--
         lease.used = true
