@@ -1,5 +1,6 @@
 import type { CompiledAction, CompiledGateway, CompiledRoute } from './compile.ts'
 import { errorFacts } from './error.ts'
+import type { Refusal } from './error.ts'
 import type { RawRequest } from './exchange.ts'
 import { decide } from './gateway.ts'
 import type { Trace } from './gateway.ts'
@@ -12,11 +13,12 @@ export interface Explanation {
   request: { id: string; method: string; scheme: string; host: string; path: string; query: string; client: string }
   site: { table: string; hosts: string[]; errors: string } | null
   row: { id: string; source: string | undefined } | null
-  /** More specific rows, in order of precedence, and why each did not match. */
-  passedOver: { id: string; source: string | undefined; reason: string }[]
+  /** More specific rows, in order of precedence, and why each did not match; `near`: its path does. */
+  passedOver: { id: string; source: string | undefined; reason: string; near: boolean }[]
   policies: { name: string; asks: string; outcome: string; reason: string }[]
   action: ExplainedAction
   requestHeaders: { added: [string, string][]; removed: string[] }
+  /** `unlessPresent`: only when the upstream does not send them. */
   responseHeaders: { added: [string, string][]; unlessPresent: [string, string][]; removed: string[] }
   limits: Record<string, number>
 }
@@ -39,31 +41,38 @@ export async function explain(compiled: CompiledGateway, raw: RawRequest, facts:
   const plan = await decide(compiled, raw, { ...facts, limiter: uncounted(facts) }, trace)
   const { exchange } = plan
   const { site, route } = exchange
+  // A request that cannot be read is refused before any row is looked at.
+  const [path = '', query = ''] =
+    exchange.path === '' ? raw.target.split(/(?=\?)(.*)/s) : [exchange.path, exchange.query]
+  const wasRouted = site !== undefined && (route !== undefined || isUnmatched(plan))
   return {
     request: {
       id: exchange.requestId,
       method: exchange.method,
       scheme: exchange.scheme,
       host: exchange.host,
-      path: exchange.path,
-      query: exchange.query,
+      path,
+      query,
       client: exchange.client.text,
     },
     site: site ? { table: site.table, hosts: site.hosts, errors: route?.errors ?? site.errors } : null,
     row: route ? { id: route.id, source: route.source } : null,
-    passedOver: site ? findPassedOver(site.routes, route, plan, trace) : [],
-    policies: trace.verdicts.map(({ policy, verdict }) => ({
-      name: policy.name,
-      asks: policy.describe,
-      outcome: verdict.outcome,
-      reason: verdict.reason,
-    })),
+    passedOver: wasRouted ? findPassedOver(site.routes, route, plan, trace) : [],
+    policies: (route?.policies ?? []).map((policy, index) => {
+      const verdict = trace.verdicts[index]?.verdict ?? notAsked
+      return { name: policy.name, asks: policy.describe, outcome: verdict.outcome, reason: verdict.reason }
+    }),
     action: toExplainedAction(plan),
     requestHeaders: toRequestEdits(plan, raw),
     responseHeaders: toAnswerEdits(plan),
     limits: toLimits(plan, route),
   }
 }
+
+const notAsked = { outcome: 'not asked', reason: 'an earlier policy has answered' }
+
+const isUnmatched = (plan: Plan): boolean =>
+  plan.kind === 'answer' && (plan.refusal?.code === 'not_found' || plan.refusal?.code === 'method_not_allowed')
 
 /** A limiter that lets everybody through and counts nobody. */
 const uncounted = ({ now }: Facts): Limiter => ({
@@ -82,7 +91,12 @@ function findPassedOver(
   trace: Trace,
 ): Explanation['passedOver'] {
   const before = chosen ? rows.slice(0, rows.indexOf(chosen)) : rows
-  return before.map((route) => ({ id: route.id, source: route.source, reason: whyNot(route, plan, trace) }))
+  return before.map((route) => ({
+    id: route.id,
+    source: route.source,
+    reason: whyNot(route, plan, trace),
+    near: matchesPattern(route.pattern, plan.exchange.path),
+  }))
 }
 
 function whyNot(route: CompiledRoute, { exchange }: Plan, trace: Trace): string {
@@ -110,9 +124,14 @@ function toExplainedAction(plan: Plan): ExplainedAction {
     status: plan.status,
     location: pairs(plan.headers).find(([name]) => name === 'Location')?.[1] ?? null,
     error: plan.refusal?.code ?? null,
-    detail: plan.refusal ? `${errorFacts(plan.refusal.code).title}: ${plan.refusal.detail}` : null,
+    detail: plan.refusal ? toDetail(plan.refusal) : null,
     body: plan.body,
   }
+}
+
+function toDetail({ code, detail }: Refusal): string {
+  const { title } = errorFacts(code)
+  return title === detail ? title : `${title}: ${detail}`
 }
 
 function toRequestEdits(plan: Plan, raw: RawRequest): Explanation['requestHeaders'] {
@@ -138,7 +157,7 @@ function toAnswerEdits(plan: Plan): Explanation['responseHeaders'] {
   return {
     added: [...cache, ...pairs(response.set), ...pairs(exchange.answerHeaders), ['X-Request-Id', exchange.requestId]],
     unlessPresent: response.defaults.map(({ field }) => field),
-    removed: [...response.drops],
+    removed: plan.kind === 'proxy' ? [...response.drops] : [],
   }
 }
 

@@ -1,8 +1,10 @@
 import { parseArgs } from 'node:util'
-import { UsageError } from '../node/config.ts'
+import { readAddress } from '../address.ts'
+import { readListenAddress, UsageError } from '../node/config.ts'
+import { suggest } from '../shape.ts'
 
 export interface CommandLine {
-  command: 'serve' | 'check' | 'routes' | 'explain' | 'help'
+  command: Command
   /** Table files; none means the shipped ones. */
   tables: string[]
   /** explain: the request. */
@@ -11,9 +13,13 @@ export interface CommandLine {
   headers: [string, string][]
   from: string
   json: boolean
-  http: string
-  admin: string
+  http: ListenAddress
+  admin: ListenAddress
 }
+
+type Command = keyof typeof commands
+type Option = 'http' | 'admin' | 'header' | 'from' | 'json'
+type ListenAddress = ReturnType<typeof readListenAddress>
 
 export const usage = `daemun: an edge gateway that is one typed table
 
@@ -27,47 +33,74 @@ No table means the five that ship with it. serve takes requests on 127.0.0.1:808
 Exit codes: 0 all is well, 1 something failed, 2 a table, the environment or the command line is wrong.
 `
 
-const commands = ['serve', 'check', 'routes', 'explain', 'help'] as const
+/** The commands and the options that each of them takes. */
+const commands = {
+  serve: ['http', 'admin'],
+  check: [],
+  routes: ['json'],
+  explain: ['header', 'from', 'json'],
+  help: [],
+} as const satisfies Record<string, readonly Option[]>
+
+const options = {
+  http: { type: 'string' },
+  admin: { type: 'string' },
+  header: { type: 'string', short: 'H', multiple: true },
+  from: { type: 'string' },
+  json: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+} as const
 
 export function readCommandLine(args: string[]): CommandLine {
   const { values, positionals } = parse(args)
-  const [name = 'help', ...rest] = positionals
-  const command = values.help ? 'help' : commands.find((known) => known === name)
-  if (!command) throw new UsageError(`there is no command '${name}': ${commands.join(', ')}`)
-  const tables = rest.filter(isTableFile)
-  const words = rest.filter((word) => !isTableFile(word))
-  const request = command === 'explain' ? readRequest(words) : { method: 'GET', url: '' }
-  if (command !== 'explain' && command !== 'help' && words.length > 0)
-    throw new UsageError(`'${words[0]}' is no table: name files that end with .ts, .js or .mjs`)
+  const [name = 'help', ...words] = positionals
+  const command = values.help ? 'help' : readCommand(name)
+  const tables = words.filter(isTableFile)
+  const rest = words.filter((word) => !isTableFile(word))
+  if (command !== 'explain' && command !== 'help' && rest.length > 0)
+    throw new UsageError(`'${rest[0]}' is no table: name files that end with .ts, .js or .mjs`)
+  refuseForeignOptions(command, values)
   return {
     command,
     tables,
-    ...request,
+    ...(command === 'explain' ? readRequest(rest) : { method: 'GET', url: '' }),
     headers: (values.header ?? []).map(readHeader),
-    from: values.from ?? '203.0.113.7',
+    from: readFrom(values.from ?? '203.0.113.7'),
     json: values.json ?? false,
-    http: values.http ?? '127.0.0.1:8080',
-    admin: values.admin ?? '127.0.0.1:9090',
+    http: readListenAddress(values.http ?? '127.0.0.1:8080'),
+    admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
   }
 }
 
 function parse(args: string[]) {
+  const { tokens } = parseArgs({ args, options, strict: false, allowPositionals: true, tokens: true })
+  for (const token of tokens)
+    if (token.kind === 'option' && !Object.keys(options).includes(token.name)) {
+      const known = Object.keys(options).map((name) => `--${name}`)
+      throw new UsageError(`there is no option '${token.rawName}': ${suggest(token.rawName, known)}`)
+    }
   try {
-    return parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        http: { type: 'string' },
-        admin: { type: 'string' },
-        header: { type: 'string', short: 'H', multiple: true },
-        from: { type: 'string' },
-        json: { type: 'boolean' },
-        help: { type: 'boolean', short: 'h' },
-      },
-    })
+    return parseArgs({ args, options, allowPositionals: true })
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error), { cause: error })
   }
+}
+
+function readCommand(name: string): Command {
+  const known = Object.keys(commands)
+  if (known.includes(name)) return name as Command
+  throw new UsageError(`there is no command '${name}': ${suggest(name, known)}`)
+}
+
+function refuseForeignOptions(command: Command, values: Partial<Record<Option, unknown>>): void {
+  if (command === 'help') return
+  const own: readonly string[] = commands[command]
+  const foreign = (['http', 'admin', 'header', 'from', 'json'] as const).find(
+    (option) => values[option] !== undefined && !own.includes(option),
+  )
+  if (!foreign) return
+  const takes = own.length > 0 ? `only ${own.map((option) => `--${option}`).join(', ')}` : 'no options'
+  throw new UsageError(`'${command}' does not take --${foreign}: it takes ${takes}`)
 }
 
 const isTableFile = (word: string): boolean => /\.[cm]?[jt]s$/.test(word) && !word.includes('://')
@@ -77,12 +110,19 @@ function readRequest(words: string[]): { method: string; url: string } {
   const [method, url] = second === undefined ? ['GET', first] : [first, second]
   if (words.length === 0 || words.length > 2 || !/^[A-Z]+(-[A-Z]+)*$/.test(method))
     throw new UsageError("explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'")
-  if (!/^https?:\/\/[^/?#]+/i.test(url)) throw new UsageError(`'${url}' is no URL: write it with http:// or https://`)
+  if (!/^(https?|wss?):\/\/[^/?#]+/i.test(url))
+    throw new UsageError(`'${url}' is no URL: write it with http:// or https:// (ws:// or wss:// asks for a WebSocket)`)
   return { method, url }
 }
 
 function readHeader(text: string): [string, string] {
-  const colon = text.indexOf(':')
-  if (colon < 1) throw new UsageError(`'${text}' is no header: write -H 'name: value'`)
-  return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()]
+  const [, name, value] = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e]*?)[ \t]*$/.exec(text) ?? []
+  if (name === undefined || value === undefined) throw new UsageError(`'${text}' is no header: write -H 'name: value'`)
+  return [name, value]
+}
+
+function readFrom(text: string): string {
+  if (!readAddress(text))
+    throw new UsageError(`'${text}' is no address: write --from 203.0.113.7 or --from 2001:db8::7`)
+  return text
 }

@@ -3,7 +3,7 @@ import { ConfigError, compileTables } from '../compile.ts'
 import type { CompiledGateway, TableSource } from '../compile.ts'
 import { explain } from '../explain.ts'
 import { createLocalLimiter } from '../local-limiter.ts'
-import { readConfig, readListenAddress, UsageError } from '../node/config.ts'
+import { readConfig, UsageError } from '../node/config.ts'
 import type { Config } from '../node/config.ts'
 import { loadTables } from '../node/load-tables.ts'
 import { createLogSink } from '../node/log-sink.ts'
@@ -37,8 +37,8 @@ async function serve(line: CommandLine, config: Config, compiled: CompiledGatewa
     compiled,
     limiter,
     trustedHops: config.trustedHops,
-    http: readListenAddress(line.http),
-    admin: readListenAddress(line.admin),
+    http: line.http,
+    admin: line.admin,
     accessLog: createLogSink(1),
     report,
   })
@@ -58,7 +58,8 @@ async function inspect(line: CommandLine, config: Config, compiled: CompiledGate
   const facts = createNodeFacts({ limiter: createLocalLimiter({ now: Date.now }), trustedHops: config.trustedHops })
   const { host, target, secure } = readUrl(line.url)
   const hasHost = line.headers.some(([name]) => name.toLowerCase() === 'host')
-  const headers = [...(hasHost ? [] : ['Host', host]), ...line.headers.flat()]
+  const upgrade = /^ws/i.test(line.url) ? ['Connection', 'Upgrade', 'Upgrade', 'websocket'] : []
+  const headers = [...(hasHost ? [] : ['Host', host]), ...upgrade, ...line.headers.flat()]
   const explanation = await explain(
     compiled,
     { method: line.method, target, version: '1.1', headers, peer: line.from, secure },
@@ -69,8 +70,8 @@ async function inspect(line: CommandLine, config: Config, compiled: CompiledGate
 
 /** The URL's parts as a client would send them: not normalised, so that explain sees what serving sees. */
 function readUrl(url: string): { host: string; target: string; secure: boolean } {
-  const [, scheme = '', host = '', rest = ''] = /^(https?):\/\/([^/?#]*)([^#]*)/i.exec(url) ?? []
-  return { host, target: rest.startsWith('/') ? rest : `/${rest}`, secure: scheme.toLowerCase() === 'https' }
+  const [, scheme = '', host = '', rest = ''] = /^(\w+):\/\/([^/?#]*)([^#]*)/.exec(url) ?? []
+  return { host, target: rest.startsWith('/') ? rest : `/${rest}`, secure: /^(https|wss)$/i.test(scheme) }
 }
 
 /**
@@ -91,7 +92,8 @@ function withStandIns(line: CommandLine, config: Config, sources: TableSource[])
 function toExitCode(error: unknown): number {
   const paint = createPaint(process.stderr)
   if (error instanceof ConfigError) process.stderr.write(showFaults(error.faults, paint))
-  else if (error instanceof UsageError) process.stderr.write(`${paint.bad('✗')} ${error.message}\n`)
+  else if (error instanceof UsageError)
+    for (const line of error.message.split('\n')) process.stderr.write(`${paint.bad('✗')} ${line}\n`)
   else {
     process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
     return 1
@@ -102,5 +104,8 @@ function toExitCode(error: unknown): number {
 const report = (text: string): void => void process.stderr.write(`${text}\n`)
 const say = (text: string): void => void process.stdout.write(text)
 const toJson = (data: unknown): string => `${JSON.stringify(data, null, 2)}\n`
+
+// A reader that has seen enough, such as head, is no failure.
+process.stdout.on('error', () => process.exit())
 
 await main(process.argv.slice(2))

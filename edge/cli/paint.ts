@@ -10,18 +10,38 @@ export interface Paint {
 }
 
 export function createPaint(stream: NodeJS.WriteStream): Paint {
-  const style = (format: Parameters<typeof styleText>[0]) => (text: string) => styleText(format, text, { stream, validateStream: true })
+  const style = (format: Parameters<typeof styleText>[0]) => (text: string) =>
+    styleText(format, text, { stream, validateStream: true })
   return { bold: style('bold'), dim: style('dim'), good: style('green'), bad: style('red'), accent: style('cyan') }
 }
 
-/** Rows of cells as columns; a cell may be painted, its width is what is seen of it. */
+/**
+ * Rows of cells as columns, at most `widthMax` wide: what does not fit stands on the next line, under the second
+ * column. A cell may be painted, its width is what is seen of it.
+ */
 export function toColumns(rows: string[][], indent = '  '): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => seenWidth(row[column] ?? ''))))
+  const columns = Math.max(...rows.map((row) => row.length))
+  const widths = Array.from({ length: columns }, (_, column) =>
+    Math.max(...rows.map((row) => seenWidth(row[column] ?? ''))),
+  )
+  const behindFirst = indent + ' '.repeat((widths[0] ?? 0) + 2)
   return rows
-    .map((row) => indent + row.map((cell, column) => (column === row.length - 1 ? cell : cell + ' '.repeat((widths[column] ?? 0) - seenWidth(cell)))).join('  '))
-    .map((line) => `${line.trimEnd()}\n`)
+    .map((row) => {
+      let line = indent
+      let lines = ''
+      for (const [column, cell] of row.entries()) {
+        if (column > 1 && cell !== '' && seenWidth(line) + seenWidth(cell) > widthMax) {
+          lines += `${line.trimEnd()}\n`
+          line = behindFirst
+        }
+        line += cell + ' '.repeat((widths[column] ?? 0) - seenWidth(cell) + 2)
+      }
+      return `${lines}${line.trimEnd()}\n`
+    })
     .join('')
 }
 
-// eslint-disable-next-line no-control-regex
+const widthMax = 120
+
+// oxlint-disable-next-line no-control-regex
 const seenWidth = (text: string): number => text.replace(/\u001b\[[0-9;]*m/g, '').length

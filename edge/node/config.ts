@@ -20,13 +20,23 @@ export class UsageError extends Error {}
 
 /** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
 export function readConfig(): Config {
-  if (existsSync('.env')) process.loadEnvFile('.env')
+  readEnvFile()
   const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '' } = process.env
   return {
     environment: { ...process.env },
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
+  }
+}
+
+function readEnvFile(): void {
+  try {
+    if (existsSync('.env')) process.loadEnvFile('.env')
+  } catch (error) {
+    throw new UsageError(`.env cannot be read: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    })
   }
 }
 

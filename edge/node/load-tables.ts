@@ -7,38 +7,51 @@ import { UsageError } from './config.ts'
 
 /** Loads tables from files; the shipped ones when none is named. A file's default export is the table. */
 export async function loadTables(files: string[]): Promise<TableSource[]> {
-  if (files.length > 0) return Promise.all(files.map(loadTable))
-  return shipped.map((table) => {
-    const file = fileURLToPath(new URL(`../sites/${table.name}.ts`, import.meta.url))
-    return { table, file: toShownPath(file), lines: findRowLines(readFileSync(file, 'utf8')) }
-  })
+  if (files.length === 0) return shipped.map(loadShipped)
+  const loaded = await Promise.allSettled(files.map(loadTable))
+  const faults = loaded.filter((one) => one.status === 'rejected').map((one) => String((one.reason as Error).message))
+  if (faults.length > 0) throw new UsageError(faults.join('\n'))
+  return loaded.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+}
+
+function loadShipped(table: (typeof shipped)[number]): TableSource {
+  const file = fileURLToPath(new URL(`../sites/${table.name}.ts`, import.meta.url))
+  return { table, file: toShownPath(file), lines: findRowLines(readFileSync(file, 'utf8')) }
 }
 
 async function loadTable(file: string): Promise<TableSource> {
   const path = resolve(file)
   const text = readText(path, file)
+  const module = await importTable(path, file)
+  if (module.default === undefined)
+    throw new UsageError(`${file} exports no table: write 'export default { … } satisfies Table'`)
+  return { table: module.default, file: toShownPath(path), lines: findRowLines(text) }
+}
+
+async function importTable(path: string, file: string): Promise<{ default?: unknown }> {
   try {
-    const module: { default?: unknown } = await import(pathToFileURL(path).href)
-    if (module.default === undefined)
-      throw new UsageError(`${file} exports no table: write 'export default { … } satisfies Table'`)
-    return { table: module.default, file: toShownPath(path), lines: findRowLines(text) }
+    return await import(pathToFileURL(path).href)
   } catch (error) {
-    if (error instanceof UsageError) throw error
-    throw new UsageError(
-      `${file} cannot be read as a table: ${error instanceof Error ? error.message : String(error)}`,
-      { cause: error },
-    )
+    const line = error instanceof Error ? findLine(error, path) : undefined
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new UsageError(`${file}${line ? `:${line}` : ''} cannot be read as a table: ${reason}`, { cause: error })
   }
+}
+
+/** Where in the file the error came up, as its stack says. */
+function findLine({ stack = '' }: Error, path: string): string | undefined {
+  const at = stack.indexOf(`${path}:`)
+  return at === -1 ? undefined : /^\d+/.exec(stack.slice(at + path.length + 1))?.[0]
 }
 
 function readText(path: string, file: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageError(
-      `${file} cannot be opened: ${error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is no such file' : String(error)}`,
-      { cause: error },
-    )
+    const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    throw new UsageError(`${file} cannot be opened: ${missing ? 'there is no such file' : String(error)}`, {
+      cause: error,
+    })
   }
 }
 
