@@ -8,7 +8,12 @@ import type { PlatformResponseInit } from './platform.ts'
 export type Finish = (plan: Plan, outcome: Outcome) => void
 
 /** An answer of the gateway itself. */
-export function toAnswer(plan: AnswerPlan, finish: Finish, outcome: Partial<Outcome> = {}, account: Plan = plan): Response {
+export function toAnswer(
+  plan: AnswerPlan,
+  finish: Finish,
+  outcome: Partial<Outcome> = {},
+  account: Plan = plan,
+): Response {
   const isBodiless = isNullBody(plan.status) || plan.exchange.method === 'HEAD'
   const bytes = new TextEncoder().encode(plan.body)
   finish(account, { status: plan.status, bytes: isBodiless ? 0 : bytes.length, end: 'done', ...outcome })
@@ -35,4 +40,5 @@ export function toHeaders(flat: string[]): Headers {
 }
 
 /** Fetch, "null body status". */
-export const isNullBody = (status: number): boolean => status === 101 || status === 204 || status === 205 || status === 304
+export const isNullBody = (status: number): boolean =>
+  status === 101 || status === 204 || status === 205 || status === 304

@@ -15,7 +15,12 @@ export const toAssetFolder = (root: string): string | undefined =>
   /^origin(\/[a-z0-9-]+\/web(?:\/[A-Za-z0-9_-]+)*)$/.exec(root)?.[1]
 
 /** Answers with a file of the ASSETS binding, by the rules that hold on Node too. */
-export async function readAsset(plan: FilesPlan, assets: Fetcher | undefined, { request, context }: WorkerIo, finish: Finish): Promise<Response> {
+export async function readAsset(
+  plan: FilesPlan,
+  assets: Fetcher | undefined,
+  { request, context }: WorkerIo,
+  finish: Finish,
+): Promise<Response> {
   const found = assets && (await find(plan, assets))
   if (!found) {
     const refusal = { code: 'not_found', detail: 'there is no such file' } as const

@@ -23,7 +23,7 @@ export interface Subrequest {
 /** The request as the row's upstream gets it. */
 export function toUpstream(plan: ProxyPlan): Subrequest {
   const server = takeTurn(plan.upstream)
-  return { url: `${server.origin}${plan.target}`, headers: plan.headers, server: server.host }
+  return { url: `${server.origin}${plan.target}`, headers: plan.headers, server: server.origin }
 }
 
 /**
@@ -39,7 +39,7 @@ export async function toZone(exchange: Exchange, now: number): Promise<Subreques
     const sent = { ...exchange, authority: url.host, path: target, query: '' }
     headers.push(edgeField, await signEdge(secret, sent, now))
   }
-  return { url: url.href, headers, server: url.host }
+  return { url: url.href, headers, server: url.origin }
 }
 
 /** What bounds one subrequest. */
@@ -57,7 +57,8 @@ export async function forward(
   bounds: Bounds = plan,
 ): Promise<Response> {
   const { exchange } = plan
-  if (request.body && (exchange.method === 'GET' || exchange.method === 'HEAD')) return toRefusal(plan, noBody, finish, { server })
+  if (request.body && (exchange.method === 'GET' || exchange.method === 'HEAD'))
+    return toRefusal(plan, noBody, finish, { server })
   const sentAt = performance.now()
   const controller = new AbortController()
   let fault: Fault | undefined
@@ -82,7 +83,11 @@ export async function forward(
   }
 
   /** The answer's body on its way; the account ends with it. */
-  async function passOn(source: ReadableStream<Uint8Array>, sink: WritableStream<Uint8Array>, head: Omit<Outcome, 'bytes' | 'end'>): Promise<void> {
+  async function passOn(
+    source: ReadableStream<Uint8Array>,
+    sink: WritableStream<Uint8Array>,
+    head: Omit<Outcome, 'bytes' | 'end'>,
+  ): Promise<void> {
     const onChunk = (): void => watch.pause()
     const { end, bytes, error } = await pump(source, sink, { beforeRead: watch.heard, onChunk })
     watch.stop()
@@ -118,6 +123,7 @@ export async function forward(
     return new Response(pipe.readable, responseInit)
   } catch (error) {
     watch.stop()
+    controller.abort(error)
     if (fault === 'client_gone') {
       finish(plan, toOutcome({ status: 0, bytes: 0, end: 'client_gone' }))
       return new Response(null, { status: 499 })

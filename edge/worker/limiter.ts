@@ -6,7 +6,7 @@ import type { Limiter, LimitRule, LimitVerdict } from '../runtime.ts'
 import { createUpstashLimiter, within } from '../upstash-limiter.ts'
 
 /** The platform's counter (one per location, approximate). */
-export interface RateLimitBinding {
+interface RateLimitBinding {
   limit(options: { key: string }): Promise<{ success: boolean }>
 }
 

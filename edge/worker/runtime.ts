@@ -23,7 +23,10 @@ export function createWorkerRuntime(bindings: Bindings): Runtime<WorkerIo, Respo
   }
 
   return {
-    clientAddress: ({ peer, secure }) => ({ address: readAddress(peer) ?? loopback, scheme: secure ? 'https' : 'http' }),
+    clientAddress: ({ peer, secure }) => ({
+      address: readAddress(peer) ?? loopback,
+      scheme: secure ? 'https' : 'http',
+    }),
     isEdge: true,
     limiter: createWorkerLimiter(bindings, { now: Date.now, log: (message) => console.warn(message) }),
     fetchText,
@@ -31,7 +34,8 @@ export function createWorkerRuntime(bindings: Bindings): Runtime<WorkerIo, Respo
     monotonic: () => performance.now(),
     randomId: () => crypto.randomUUID(),
     answer: (plan) => toAnswer(plan, finish),
-    forward: async (plan, io) => forward(plan, isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan), io, finish),
+    forward: async (plan, io) =>
+      forward(plan, isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan), io, finish),
     async readAsset(plan, io) {
       // A folder of the VM, such as the one for certificate challenges.
       if (isZone && toAssetFolder(plan.files.root) === undefined)
@@ -101,8 +105,14 @@ async function readText(url: string, timeoutMs: number, bytesMax: number): Promi
   return text + decoder.decode()
 }
 
-function toZonePlan({ exchange, files, path, response }: FilesPlan): ProxyPlan {
-  const upstream = { id: 'zone', name: 'zone', table: exchange.site?.table ?? '', servers: [], connectTimeoutMs: limits.connectTimeoutMs }
+function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
+  const upstream = {
+    id: 'zone',
+    name: 'zone',
+    table: exchange.site?.table ?? '',
+    servers: [],
+    connectTimeoutMs: limits.connectTimeoutMs,
+  }
   return {
     kind: 'proxy',
     exchange,

@@ -27,9 +27,14 @@ export function createWorker(tables: unknown[]): Worker {
         context.waitUntil(serving.catch(() => {}))
       }
       try {
-        return await (await serving)(request, { request, context })
+        const answering = serving.then((serve) => serve(request, { request, context }))
+        // A client that leaves does not end the account of its request.
+        context.waitUntil(answering.catch(() => {}))
+        return await answering
       } catch (error) {
-        console.error(error instanceof ConfigError ? `misconfigured:\n${error.faults.map(toFaultLine).join('\n')}` : error)
+        console.error(
+          error instanceof ConfigError ? `misconfigured:\n${error.faults.map(toFaultLine).join('\n')}` : error,
+        )
         return misconfigured()
       }
     },
@@ -65,7 +70,9 @@ async function start(tables: unknown[], bindings: Bindings): Promise<Serve> {
 
 /** Variables and secrets; other bindings are no text. */
 const toEnvironment = (bindings: Bindings): Environment =>
-  Object.fromEntries(Object.entries(bindings).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
+  Object.fromEntries(
+    Object.entries(bindings).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+  )
 
 const unknownMode = (mode: string) => ({
   table: 'worker',

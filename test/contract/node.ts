@@ -4,6 +4,7 @@ import { compileTables } from '#edge/compile.ts'
 import { createLocalLimiter } from '#edge/local-limiter.ts'
 import { startGateway } from '#edge/node/serve.ts'
 import type { Environment } from '#edge/variables.ts'
+import { createLogbook } from './logbook.ts'
 import type { Target } from './suite.ts'
 import { tables } from './tables.ts'
 import { createWireClient } from './wire-client.ts'
@@ -12,6 +13,7 @@ const anyPort = { host: '127.0.0.1', port: 0 }
 
 /** The contract's tables behind a listener of this process. */
 export async function startNode(environment: Environment): Promise<Target & { port: number }> {
+  const logbook = createLogbook()
   const compiled = await compileTables(
     tables.map((table) => ({ table })),
     { environment: { ...environment, FILES: 'test/contract/' }, development: true },
@@ -23,7 +25,7 @@ export async function startNode(environment: Environment): Promise<Target & { po
     trustedHops: [readNetwork('127.0.0.1') as Network],
     http: anyPort,
     admin: anyPort,
-    accessLog: { write: () => {}, dropped: () => 0, flush: () => Promise.resolve() },
+    accessLog: { write: logbook.write, dropped: () => 0, flush: () => Promise.resolve() },
     report: (line) => process.stderr.write(`${line}\n`),
   })
   const client = createWireClient(gateway.port, ({ from, secure }) => [
@@ -32,6 +34,7 @@ export async function startNode(environment: Environment): Promise<Target & { po
   ])
   return {
     ...client,
+    logbook,
     port: gateway.port,
     async close() {
       client.close()

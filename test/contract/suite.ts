@@ -8,10 +8,12 @@ import { errors } from './cases/errors.ts'
 import { files } from './cases/files.ts'
 import { headers } from './cases/headers.ts'
 import { limits } from './cases/limits.ts'
+import { logs } from './cases/logs.ts'
 import { redirects } from './cases/redirects.ts'
 import { routing } from './cases/routing.ts'
 import { streaming } from './cases/streaming.ts'
 import { webSockets } from './cases/web-sockets.ts'
+import type { Logbook } from './logbook.ts'
 import { createTokens } from './tokens.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -27,6 +29,7 @@ const groups: Record<string, Case[]> = {
   streaming,
   WebSockets: webSockets,
   'trusted edges': edges,
+  'access log': logs,
 }
 
 export interface Case {
@@ -45,6 +48,8 @@ export interface World {
 export interface Target {
   fetch(request: ContractRequest): Promise<ContractResponse>
   connectWebSocket(request: ContractRequest): Promise<ContractSocket>
+  /** What it has written of requests. */
+  logbook?: Logbook
   close(): Promise<void>
 }
 

@@ -2,7 +2,7 @@ import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
 import type { CryptoKey, JWTHeaderParameters, JWTPayload } from 'jose'
 import type { Environment } from '#edge/variables.ts'
 
-export type KeyName = 'HS256' | 'RS256' | 'ES256' | 'EdDSA'
+type KeyName = 'HS256' | 'RS256' | 'ES256' | 'EdDSA'
 
 /** Keys of this run, and what signs with them. */
 export interface Tokens {

@@ -38,7 +38,7 @@ export function createWireClient(port: number, toHopFields: ToHopFields) {
 
     /** Until somebody answers who does not wait for the rest. */
     async function send(chunks: AsyncIterable<Uint8Array>): Promise<void> {
-      const over = new Promise((resolve) => sent.once('close', resolve))
+      const over = new Promise((close) => sent.once('close', close))
       for await (const chunk of chunks) {
         if (sent.destroyed) return
         if (!sent.write(chunk)) await Promise.race([once(sent, 'drain'), over])

@@ -1,10 +1,12 @@
 import { fileURLToPath } from 'node:url'
 import { unstable_startWorker as startWorker } from 'wrangler'
 import type { Environment } from '#edge/variables.ts'
+import { createLogbook } from './logbook.ts'
 import { createWireClient } from './wire-client.ts'
 
 /** The contract's tables in workerd, bundled as for the platform; one more process. */
 export async function startWorkerd(environment: Environment) {
+  const logbook = createLogbook()
   const worker = await startWorker({
     name: 'contract',
     config: fileURLToPath(new URL('wrangler.toml', import.meta.url)),
@@ -17,6 +19,7 @@ export async function startWorkerd(environment: Environment) {
       watch: false,
       persist: false,
       logLevel: 'none',
+      structuredLogsHandler: ({ message }: { message: string }) => logbook.write(message),
     },
   })
   // The first answer comes when all is up; the development proxy, which it came through, is then passed by.
@@ -28,6 +31,7 @@ export async function startWorkerd(environment: Environment) {
   ])
   return {
     ...client,
+    logbook,
     async close() {
       client.close()
       await worker.dispose()

@@ -18,7 +18,7 @@ export interface Origin {
   close(): Promise<void>
 }
 
-export interface Moment {
+interface Moment {
   reached: Promise<void>
   reach(): void
 }
@@ -65,6 +65,8 @@ export function answerAsOrigin(request: OriginRequest): OriginAnswer | undefined
   return { status: 200, headers: ['Content-Type', 'application/json', 'X-Origin', 'echo'], body: JSON.stringify(echo) }
 }
 
+const toFlat = (fields: Record<string, string>): string[] => Object.entries(fields).flat()
+
 export const gzipped = gzipSync('a text that was encoded by the origin')
 
 const answers: Record<string, OriginAnswer> = {
@@ -75,20 +77,38 @@ const answers: Record<string, OriginAnswer> = {
   },
   '/answers/hop-by-hop': {
     status: 200,
-    headers: [
-      ...['Connection', 'X-Named', 'X-Named', 'for this hop', 'Keep-Alive', 'timeout=5', 'Proxy-Authenticate', 'Basic'],
-      ...['TE', 'trailers', 'X-Kept', 'for the client', 'X-Request-Id', "the origin's own"],
-    ],
+    headers: toFlat({
+      Connection: 'X-Named',
+      'X-Named': 'for this hop',
+      'Keep-Alive': 'timeout=5',
+      'Proxy-Authenticate': 'Basic',
+      TE: 'trailers',
+      'X-Kept': 'for the client',
+      'X-Request-Id': "the origin's own",
+    }),
     body: 'hop',
   },
-  '/answers/secured': { status: 200, headers: ['X-Frame-Options', 'ALLOWALL', 'X-Powered-By', 'origin'], body: 'own words' },
-  '/answers/cached': { status: 200, headers: ['Cache-Control', 'public, max-age=9', 'Expires', 'Thu, 01 Jan 2099 00:00:00 GMT'], body: 'c' },
+  '/answers/secured': {
+    status: 200,
+    headers: ['X-Frame-Options', 'ALLOWALL', 'X-Powered-By', 'origin'],
+    body: 'own words',
+  },
+  '/answers/cached': {
+    status: 200,
+    headers: ['Cache-Control', 'public, max-age=9', 'Expires', 'Thu, 01 Jan 2099 00:00:00 GMT'],
+    body: 'c',
+  },
   '/answers/cached-error': { status: 404, headers: ['Cache-Control', 'max-age=1'], body: 'not here' },
   '/answers/moved': { status: 302, headers: ['Location', 'http://elsewhere.example/'], body: '' },
   '/answers/unmodified': { status: 304, headers: ['ETag', '"1"'], body: '' },
   '/answers/empty': { status: 204, headers: [], body: '' },
+  '/answers/bytes': { status: 200, headers: ['X-Name', Buffer.from('가 café').toString('latin1')], body: 'b' },
   '/answers/edge': { status: 200, headers: ['X-Daemun-Edge', 'time=1'], body: 'e' },
-  '/answers/gzip': { status: 200, headers: ['Content-Type', 'text/plain', 'Content-Encoding', 'gzip', 'ETag', '"z"'], body: gzipped },
+  '/answers/gzip': {
+    status: 200,
+    headers: ['Content-Type', 'text/plain', 'Content-Encoding', 'gzip', 'ETag', '"z"'],
+    body: gzipped,
+  },
 }
 
 export async function startOrigin(): Promise<Origin> {
@@ -120,13 +140,15 @@ export async function startOrigin(): Promise<Origin> {
     const { status, headers, body } = answer ?? { status: 404, headers: [], body: 'the origin does not know this' }
     const hasBody = status !== 204 && status !== 304
     response.writeHead(status, hasBody ? [...headers, 'Content-Length', String(Buffer.byteLength(body))] : headers)
-    response.end(hasBody && request.method !== 'HEAD' ? body : undefined)
+    // As bytes: a text would be joined with the head and both encoded as UTF-8.
+    response.end(hasBody && request.method !== 'HEAD' ? Buffer.from(body) : undefined)
   }
 
   server.on('upgrade', (request, socket, head) => {
     socket.on('error', () => {})
     const { pathname, searchParams } = new URL(request.url ?? '', 'http://origin')
-    if (pathname !== '/ws') return void socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\nX-Origin: no\r\n\r\nnot you')
+    if (pathname !== '/ws')
+      return void socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\nX-Origin: no\r\n\r\nnot you')
     sockets.handleUpgrade(request, socket, head, (joined) => {
       joined.on('error', () => {})
       joined.on('message', (data, binary) => joined.send(data, { binary }))
@@ -180,7 +202,9 @@ const wired: Record<string, (wire: Wire) => void> = {
       bytes += chunk.length
       moment(id).reach()
     })
-    request.once('end', () => response.end(JSON.stringify({ bytes, length: request.headers['content-length'] ?? null })))
+    request.once('end', () =>
+      response.end(JSON.stringify({ bytes, length: request.headers['content-length'] ?? null })),
+    )
     request.once('error', () => moment(`${id} broken off`).reach())
   },
   '/wire/silent': () => {},

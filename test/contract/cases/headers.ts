@@ -264,6 +264,15 @@ export const headers: Case[] = [
     },
   },
   {
+    name: 'passes on bytes above ASCII in fields as they came, both ways (RFC 9110 §5.5)',
+    async check(world) {
+      const value = Buffer.from('가 café').toString('latin1')
+      const echo = await askEcho(world, { host, target: '/echo', headers: [['X-Name', value]] })
+      expect(echo.field('x-name')).toBe(value)
+      expect((await ask(world, { host, target: '/answers/bytes' })).field('x-name')).toBe(value)
+    },
+  },
+  {
     name: 'keeps Set-Cookie lines apart (RFC 6265 §3)',
     async check(world) {
       const answer = await ask(world, { host, target: '/answers/cookies' })
