@@ -23,6 +23,11 @@ const pages = [
 const elsewhere: Record<string, string> = {
   'npm ci && npm start': 'installs the packages; test/compose/embedded.test.ts runs the program behind it',
   'npm ci && npm test': 'is what runs this',
+  'npm run dev:edge': 'starts a second runtime for seconds; test/contract/workerd.test.ts runs the Worker in it',
+  'npx wrangler deploy --dry-run': 'bundles for seconds; test/contract/workerd.test.ts bundles too',
+  'npx wrangler secret put HOMEWORK_HELPER_JWT_SECRET': 'needs an account',
+  'npx wrangler secret put COWRITE_JWT_SECRET': 'needs an account',
+  'npx wrangler deploy': 'needs an account',
 }
 
 describe.concurrent('the pages', () => {
@@ -32,21 +37,24 @@ describe.concurrent('the pages', () => {
     const missing = findMissing(blocks)
     it.skipIf(missing)(
       `${page} prints what it says${missing ? ` (skipped: needs ${missing})` : ''}`,
+      // A second try: a machine with much else to do may leave a Redis more than the 50 ms in which it must answer.
+      { timeout: 90_000, retry: 1 },
       async () => {
         const ran = await runPage(blocks)
-        if (process.env['DAEMUN_UPDATE_DOCS']) return update(file, blocks, ran)
-        for (const { block, output, status } of ran) {
-          const place = `${page}:${block.line}`
+        for (const { block, output, status } of ran)
           if (block.kind === 'run')
-            expect(`${place} ends with ${status}\n${status === block.status ? '' : output}`).toBe(
-              `${place} ends with ${block.status}\n`,
+            expect(`${page}:${block.line} ends with ${status}\n${status === block.status ? '' : output}`).toBe(
+              `${page}:${block.line} ends with ${block.status}\n`,
             )
+        if (process.env['DAEMUN_UPDATE_DOCS']) return update(file, blocks, ran)
+        for (const { block, output } of ran) {
           const expected = expectedOf(blocks, block)
           if (expected && !isSameOutput(expected.text, output))
-            expect(`${place}\n${toComparable(output)}`).toBe(`${place}\n${toComparable(expected.text)}`)
+            expect(`${page}:${expected.line}\n${toComparable(output)}`).toBe(
+              `${page}:${expected.line}\n${toComparable(expected.text)}`,
+            )
         }
       },
-      60_000,
     )
   }
 })
@@ -82,7 +90,7 @@ function isInstalled(program: string): boolean {
     execFileSync(program, ['--version'], { stdio: 'ignore' })
     return true
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code !== 'ENOENT'
+    return !(error instanceof Error && 'code' in error && error.code === 'ENOENT')
   }
 }
 
@@ -91,11 +99,13 @@ function update(file: URL, blocks: Block[], ran: Ran[]): void {
   for (const { block, output } of ran.toReversed()) {
     const expected = expectedOf(blocks, block)
     if (!expected || isSameOutput(expected.text, output)) continue
+    const known = expected.text.split('\n')
     const printed = output
       .replace(/\r/g, '')
-      .trimEnd()
+      .trim()
       .split('\n')
-      .map((line) => line.trimEnd())
+      // What is the same but for an id stays as it is.
+      .map((line, index) => (isSameOutput(known[index] ?? '', line) ? (known[index] ?? '') : line.trimEnd()))
     lines.splice(expected.line, expected.text === '' ? 0 : expected.text.split('\n').length, ...printed)
   }
   writeFileSync(file, lines.join('\n'))

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 /** What a fenced block of a page asks of whoever runs the page. */
 export type Block =
   /** Shell: ends with this status. */
-  | { kind: 'run'; line: number; text: string; status: number }
+  | { kind: 'run'; line: number; text: string; status: number; waitMs: number }
   /** Shell that goes on running; it is up when something listens on this port. */
   | { kind: 'serve'; line: number; text: string; port: number }
   /** What the block before it prints; after Ctrl-C: what the server before it still prints when it is stopped. */
@@ -17,6 +17,7 @@ export type Block =
  *
  *   sh               run with bash, in order, in one shell for the whole page
  *   sh exits 2       the same, and ends with that status
+ *   sh after a second   the same, after a second: what the block before it did is in the log by then
  *   sh server 8080   started in the background and stopped at the end of the page
  *   sh elsewhere     not run here; commands.test.ts says why, and where it is
  *   text             directly behind one of these: what it prints, both streams
@@ -44,5 +45,11 @@ function toBlock(info: string, text: string, line: number): Block {
   if (language !== 'sh') return name === undefined ? { kind: 'other', line, text } : { kind: 'file', line, text, name }
   if (words[0] === 'elsewhere') return { kind: 'other', line, text }
   if (words[0] === 'server') return { kind: 'serve', line, text, port: Number(words[1]) }
-  return { kind: 'run', line, text, status: words[0] === 'exits' ? Number(words[1]) : 0 }
+  return {
+    kind: 'run',
+    line,
+    text,
+    status: words[0] === 'exits' ? Number(words[1]) : 0,
+    waitMs: words[0] === 'after' ? 1_000 : 0,
+  }
 }
