@@ -10,6 +10,8 @@ export const limits = {
   headerCountMax: 100,
   /** A client's request head must be complete by then; then 408. */
   headTimeoutMs: 10_000,
+  /** How often that is looked at. */
+  headCheckMs: 2_000,
   /** A request body slower than this over `bodyRateWindowMs` is cut off. */
   bodyBytesPerSecondMin: 500,
   bodyRateWindowMs: 10_000,

@@ -137,15 +137,24 @@ function pause(this: Socket): void {
 }
 
 /**
- * A FIN comes from clients that are gone and from those that have only said all they had to say. Who is gone answers an
- * interim response (RFC 9110 §15.2) with a reset; while a stream of unknown length runs, a FIN is taken for leaving.
+ * A FIN comes from clients that are gone and from those that have only said all they had to say. Before the answer they
+ * are told apart by asking; while a stream of unknown length runs, a FIN is taken for leaving.
  */
 function onHalfClose(socket: Socket, io: NodeIo | undefined): void {
   if (!io || io.upgrade || io.response.destroyed || io.response.socket !== socket) return
   if (!io.response.headersSent) {
-    if (io.request.httpVersion === '1.1') io.response.writeContinue()
+    if (io.request.httpVersion === '1.1') askWhetherGone(io.response, firstAskMs)
   } else if (io.response.chunkedEncoding && !io.response.writableEnded) socket.destroy()
 }
+
+/** Who is gone answers an interim response (RFC 9110 §15.2) with a reset, which the next one runs into. */
+function askWhetherGone(response: ServerResponse, againMs: number): void {
+  if (response.headersSent || response.destroyed) return
+  response.writeContinue()
+  setTimeout(askWhetherGone, againMs, response, againMs * 4).unref()
+}
+
+const firstAskMs = 20
 
 function sendRefusal({ status, ...refusal }: Refusal & { status: number }, socket: Socket, tell: OnMalformed): void {
   const requestId = randomUUID()

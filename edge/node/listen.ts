@@ -14,13 +14,17 @@ export type Handle = (raw: RawRequest, io: NodeIo) => void
  * The HTTP/1.1 listener: Node's strict parser with every bound set. What the parser lets through and a gateway must
  * not is refused when the request is identified (`exchange.ts`), so that both runtimes refuse the same.
  */
-export function createListener(handle: Handle, onMalformed: OnMalformed): Server {
+export function createListener(
+  handle: Handle,
+  onMalformed: OnMalformed,
+  { headTimeoutMs = limits.headTimeoutMs as number, checkEveryMs = limits.headCheckMs as number } = {},
+): Server {
   const server = createServer({
     requireHostHeader: false, // refused with our own answer
     maxHeaderSize: limits.headBytesMax,
-    headersTimeout: limits.headTimeoutMs,
+    headersTimeout: headTimeoutMs,
     requestTimeout: 0, // bodies are watched by their rate (progress.ts)
-    connectionsCheckingInterval: 2_000,
+    connectionsCheckingInterval: checkEveryMs,
     keepAliveTimeout: limits.clientIdleMs,
     noDelay: true,
     keepAlive: true,

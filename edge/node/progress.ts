@@ -25,9 +25,10 @@ export function createProgressWatch(now: () => number = () => performance.now())
       const io = entry.connection.current
       if (!io || io.response.destroyed || io.response.writableFinished) continue
       if (entry.look?.io !== io) entry.look = firstLook(io, socket, at)
-      io.stalled =
-        isSlowBody(io.request, socket, entry.look, at) || isStalledReader(io.response, socket, entry.look, at)
-      if (io.stalled) socket.destroy()
+      if (!isSlowBody(io.request, socket, entry.look, at) && !isStalledReader(io.response, socket, entry.look, at))
+        continue
+      io.stalled = true
+      socket.destroy()
     }
   }
 
