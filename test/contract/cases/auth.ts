@@ -161,6 +161,19 @@ export const auth: Case[] = [
     },
   },
   {
+    name: 'refuses two Authorization fields, whichever is good',
+    async check(world) {
+      const good = await world.tokens.sign('HS256')
+      for (const tokens of [
+        [good, 'bad'],
+        ['bad', good],
+      ]) {
+        const headers = tokens.map((token): [string, string] => ['Authorization', `Bearer ${token}`])
+        expect([400, 401]).toContain((await ask(world, { host, target: '/auth/secret', headers })).status)
+      }
+    },
+  },
+  {
     name: 'lets requests without a token pass where it is optional, but none with a bad one',
     async check(world) {
       const anonymous = await askEcho(world, { host, target: '/auth/optional', headers: [['X-User-Id', 'forged']] })
