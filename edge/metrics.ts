@@ -28,8 +28,7 @@ export interface Gauge {
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60]
 
 interface Series {
-  table: string
-  route: string
+  own: { table: string; site: string; route: string }
   statuses: Map<number, number>
   counts: Float64Array
   sumMs: number
@@ -40,7 +39,9 @@ interface Series {
 }
 
 export function createMetrics(): Metrics {
-  const series = new Map<unknown, Series>()
+  const series = new Map<string, Series>()
+  /** Rows of one name share their series; the row itself finds it without a look at names. */
+  const found = new Map<unknown, Series>()
   const upstreamErrors = new Map<string, number>()
   const refusals = new Map<string, number>()
   const cuts = new Map<string, number>()
@@ -49,7 +50,7 @@ export function createMetrics(): Metrics {
   function finish(plan: Plan, outcome: Outcome, durationMs: number): void {
     const { route, site } = plan.exchange
     open--
-    const one = seriesOf(route ?? site, site?.table ?? '', route?.id ?? '')
+    const one = found.get(route ?? site) ?? seriesOf(plan)
     observe(one, outcome.status, durationMs)
     const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
     if (route?.route.limit) count(one.limits, toLimitVerdict(plan, refusal?.code))
@@ -60,21 +61,13 @@ export function createMetrics(): Metrics {
     if (outcome.end !== 'done') count(cuts, labels({ table: site?.table ?? '', end: outcome.end }))
   }
 
-  function seriesOf(key: unknown, table: string, route: string): Series {
-    const known = series.get(key)
-    if (known) return known
-    const made = {
-      table,
-      route,
-      statuses: new Map<number, number>(),
-      counts: new Float64Array(buckets.length),
-      sumMs: 0,
-      total: 0,
-      limits: new Map<string, number>(),
-      auth: new Map<string, number>(),
-    }
-    series.set(key, made)
-    return made
+  function seriesOf({ exchange: { route, site } }: Plan): Series {
+    const own = { table: site?.table ?? '', site: site?.hosts[0] ?? '', route: route?.id ?? '' }
+    const key = labels(own)
+    const one = series.get(key) ?? createSeries(own)
+    series.set(key, one)
+    found.set(route ?? site, one)
+    return one
   }
 
   function toText(gauges: Gauge[]): string {
@@ -83,7 +76,7 @@ export function createMetrics(): Metrics {
       family(
         'daemun_requests_total',
         'counter',
-        'Requests by table, route and status; status 0: the client left first.',
+        'Requests by table, site, route and status; status 0: the client left first.',
         all.flatMap(toStatusLines),
       ),
       family(
@@ -138,6 +131,16 @@ export function createMetrics(): Metrics {
   }
 }
 
+const createSeries = (own: Series['own']): Series => ({
+  own,
+  statuses: new Map(),
+  counts: new Float64Array(buckets.length),
+  sumMs: 0,
+  total: 0,
+  limits: new Map(),
+  auth: new Map(),
+})
+
 function observe(one: Series, status: number, durationMs: number): void {
   one.statuses.set(status, (one.statuses.get(status) ?? 0) + 1)
   one.sumMs += durationMs
@@ -175,27 +178,24 @@ const family = (name: string, type: string, help: string, lines: string[]): stri
 const toLines = (name: string, counters: Map<string, number>): string[] =>
   [...counters].map(([key, value]) => `${name}${key} ${value}`)
 
-const toStatusLines = ({ table, route, statuses }: Series): string[] =>
-  [...statuses].map(
-    ([status, value]) => `daemun_requests_total${labels({ table, route, status: String(status) })} ${value}`,
-  )
+const toStatusLines = ({ own, statuses }: Series): string[] =>
+  [...statuses].map(([status, value]) => `daemun_requests_total${labels({ ...own, status: String(status) })} ${value}`)
 
-const toVerdictLines = (name: string, { table, route }: Series, verdicts: Map<string, number>): string[] =>
-  [...verdicts].map(([verdict, value]) => `${name}${labels({ table, route, verdict })} ${value}`)
+const toVerdictLines = (name: string, { own }: Series, verdicts: Map<string, number>): string[] =>
+  [...verdicts].map(([verdict, value]) => `${name}${labels({ ...own, verdict })} ${value}`)
 
-function toHistogramLines({ table, route, counts, sumMs, total }: Series): string[] {
+function toHistogramLines({ own, counts, sumMs, total }: Series): string[] {
   const name = 'daemun_request_duration_seconds'
   let below = 0
   const bucketLines = buckets.map((bucket, index) => {
     below += counts[index] ?? 0
-    return `${name}_bucket${labels({ table, route, le: String(bucket) })} ${below}`
+    return `${name}_bucket${labels({ ...own, le: String(bucket) })} ${below}`
   })
-  const own = labels({ table, route })
   return [
     ...bucketLines,
-    `${name}_bucket${labels({ table, route, le: '+Inf' })} ${total}`,
-    `${name}_sum${own} ${sumMs / 1_000}`,
-    `${name}_count${own} ${total}`,
+    `${name}_bucket${labels({ ...own, le: '+Inf' })} ${total}`,
+    `${name}_sum${labels(own)} ${sumMs / 1_000}`,
+    `${name}_count${labels(own)} ${total}`,
   ]
 }
 

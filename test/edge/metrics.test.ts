@@ -51,7 +51,7 @@ describe('the metrics', () => {
     ])
   })
 
-  it('count requests by table, route and status', async () => {
+  it('count requests by table, site, route and status', async () => {
     const { metrics, finish } = await createMeter()
     await finish({ url: 'https://shop.example/a' })
     await finish({ url: 'https://shop.example/a' })
@@ -59,9 +59,9 @@ describe('the metrics', () => {
     await finish({ url: 'https://shop.example/nowhere' })
     await finish({ url: 'https://other.example/' })
     expect(seriesOf(metrics, 'daemun_requests_total')).toEqual({
-      'shop shop /a 200': 2,
-      'shop shop /a 0': 1,
-      'shop  404': 1,
+      'shop shop.example shop /a 200': 2,
+      'shop shop.example shop /a 0': 1,
+      'shop shop.example  404': 1,
       '421': 1,
     })
     expect(seriesOf(metrics, 'daemun_refusals_total')).toEqual({ 'shop not_found': 1, unknown_host: 1 })
@@ -101,8 +101,8 @@ describe('the metrics', () => {
       ['60', 5],
       ['+Inf', 6],
     ])
-    expect(seriesOf(metrics, 'daemun_request_duration_seconds_count')).toEqual({ 'shop shop /a': 6 })
-    expect(seriesOf(metrics, 'daemun_request_duration_seconds_sum')['shop shop /a']).toBeCloseTo(120.3035)
+    expect(seriesOf(metrics, 'daemun_request_duration_seconds_count')).toEqual({ 'shop shop.example shop /a': 6 })
+    expect(seriesOf(metrics, 'daemun_request_duration_seconds_sum')['shop shop.example shop /a']).toBeCloseTo(120.3035)
   })
 
   it('count what limits say', async () => {
@@ -110,12 +110,12 @@ describe('the metrics', () => {
     for (let times = 0; times < 3; times++) await finish({ url: 'https://shop.example/limited' })
     await finish({ url: 'https://shop.example/a' })
     expect(seriesOf(metrics, 'daemun_limit_verdicts_total')).toEqual({
-      'shop shop /limited allowed': 1,
-      'shop shop /limited refused': 2,
+      'shop shop.example shop /limited allowed': 1,
+      'shop shop.example shop /limited refused': 2,
     })
     const down = await createMeter({ limiter: { take: () => ({ outcome: 'down', remaining: 0, resetAt: 0 }) } })
     await down.finish({ url: 'https://shop.example/closed' })
-    expect(seriesOf(down.metrics, 'daemun_limit_verdicts_total')).toEqual({ 'shop shop /closed down': 1 })
+    expect(seriesOf(down.metrics, 'daemun_limit_verdicts_total')).toEqual({ 'shop shop.example shop /closed down': 1 })
   })
 
   it('count what is said of tokens', async () => {
@@ -127,10 +127,10 @@ describe('the metrics', () => {
     await finish({ url: 'https://shop.example/auth', headers: { authorization: 'Bearer x' } })
     await finish({ url: 'https://shop.example/optional' })
     expect(seriesOf(metrics, 'daemun_auth_verdicts_total')).toEqual({
-      'shop shop /auth/* verified': 1,
-      'shop shop /auth/* forbidden': 1,
-      'shop shop /auth/* refused': 2,
-      'shop shop /optional anonymous': 1,
+      'shop shop.example shop /auth/* verified': 1,
+      'shop shop.example shop /auth/* forbidden': 1,
+      'shop shop.example shop /auth/* refused': 2,
+      'shop shop.example shop /optional anonymous': 1,
     })
   })
 
@@ -146,6 +146,18 @@ describe('the metrics', () => {
     const metrics = createMetrics()
     metrics.refuse('malformed_request')
     expect(seriesOf(metrics, 'daemun_refusals_total')).toEqual({ malformed_request: 1 })
+  })
+
+  it('give each series one line, also when rows have one name', async () => {
+    const rows = [
+      { path: '/*', matchHeaders: { 'x-side': 'a' }, respond: { status: 200 } },
+      { path: '/*', respond: { status: 200 } },
+    ]
+    const decisions = await createDecisions(toTable(rows))
+    const metrics = createMetrics()
+    for (const headers of [{ 'x-side': 'a' }, {}])
+      metrics.finish(await decisions.ask({ url: 'https://shop.example/', headers }), done, 1)
+    expect(seriesOf(metrics, 'daemun_requests_total')).toEqual({ 'shop shop.example shop /* 200': 2 })
   })
 
   it('do not grow with what clients send', async () => {
