@@ -155,7 +155,7 @@ describe('the metrics', () => {
     ]
     const decisions = await createDecisions(toTable(rows))
     const metrics = createMetrics()
-    for (const headers of [{ 'x-side': 'a' }, {}])
+    for (const headers of [{ 'x-side': 'a' }, { 'x-side': 'b' }])
       metrics.finish(await decisions.ask({ url: 'https://shop.example/', headers }), done, 1)
     expect(seriesOf(metrics, 'daemun_requests_total')).toEqual({ 'shop shop.example shop /* 200': 2 })
   })
