@@ -106,8 +106,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     const closed = once(server, 'close')
     server.close()
     for (const tunnel of tunnels) tunnel.sayGoodbye()
+    // Connections that were kept alive for a next request, and those that become idle when their last one ends.
+    const sweep = setInterval(() => server.closeIdleConnections(), idleSweepMs)
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs)
     await closed
+    clearInterval(sweep)
     clearTimeout(timer)
     await pool.close()
     await admin.close()
@@ -116,6 +119,8 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
 
   return { port, adminUrl: admin.url, stop }
 }
+
+const idleSweepMs = 50
 
 async function listen(
   server: ReturnType<typeof createListener>,
