@@ -1,4 +1,5 @@
-import { write } from 'node:fs'
+import { fstatSync, write } from 'node:fs'
+import { Socket } from 'node:net'
 
 /** Takes lines and writes them together. A slow reader costs lines, never a request. */
 export interface LogSink {
@@ -16,6 +17,8 @@ export function createLogSink(descriptor: number): LogSink {
   let dropped = 0
   let timer: NodeJS.Timeout | undefined
   let writing: Promise<void> | undefined
+  let ended = false
+  stopBlocking(descriptor)
 
   function add(line: string): void {
     if (waitingLength > waitingMax) return void dropped++
@@ -38,7 +41,7 @@ export function createLogSink(descriptor: number): LogSink {
       const lines = waiting
       waiting = []
       waitingLength = 0
-      await writeWhole(descriptor, Buffer.from(lines.join(''))).catch(() => {
+      await writeWhole(descriptor, Buffer.from(lines.join('')), () => ended).catch(() => {
         dropped += lines.length
       })
     }
@@ -50,6 +53,7 @@ export function createLogSink(descriptor: number): LogSink {
     flush: async () => {
       start()
       await Promise.race([writing, new Promise((resolve) => setTimeout(resolve, flushMs).unref())])
+      ended = true
     },
   }
 }
@@ -59,17 +63,27 @@ const flushMs = 1_000
 const batchLength = 32_768
 const waitingMax = 4_194_304
 
-async function writeWhole(descriptor: number, batch: Buffer): Promise<void> {
-  let from = 0
-  while (from < batch.length) from += await writeSome(descriptor, batch, from)
+/** A write to a full pipe would hold a thread, and with it the end of the process. As a socket it returns at once. */
+function stopBlocking(descriptor: number): void {
+  try {
+    const kind = fstatSync(descriptor)
+    if (kind.isFIFO() || kind.isSocket()) new Socket({ fd: descriptor, readable: false }).unref()
+  } catch {
+    // Not open: the first write says so.
+  }
 }
 
-const writeSome = (descriptor: number, batch: Buffer, from: number): Promise<number> =>
+async function writeWhole(descriptor: number, batch: Buffer, isEnded: () => boolean): Promise<void> {
+  let from = 0
+  while (from < batch.length) from += await writeSome(descriptor, batch.subarray(from), isEnded)
+}
+
+const writeSome = (descriptor: number, bytes: Buffer, isEnded: () => boolean): Promise<number> =>
   new Promise((resolve, reject) => {
-    write(descriptor, batch, from, (error, written) => {
+    write(descriptor, bytes, (error, written) => {
       if (!error) resolve(written)
       // A pipe whose reader is behind: look again soon.
-      else if (error.code === 'EAGAIN') setTimeout(() => resolve(0), 10)
+      else if (error.code === 'EAGAIN' && !isEnded()) setTimeout(() => resolve(0), 10)
       else reject(error)
     })
   })
