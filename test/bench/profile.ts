@@ -47,7 +47,10 @@ export async function benchProfile(args: string[]): Promise<void> {
   }
 }
 
-/** Self time, as a share of the time that was not idle. */
+/**
+ * Self time, as a share of the time that was not idle. By the clock, not by CPU time: a write that wakes its reader on
+ * the same core is charged with what the reader does. `perf` tells the two apart.
+ */
 function showProfile({ nodes, samples, timeDeltas }: CpuProfile, top: number): string {
   const frames = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]))
   const byFunction = new Map<string, number>()

@@ -30,8 +30,8 @@ export interface Figure {
   /** Requests per second when as many were sent as were answered, and how much of a core the peer then had. */
   peak: number
   cores: number
-  /** Milliseconds, at `rate` requests per second. */
-  latency: { rate: number; p50: number; p99: number }
+  /** Milliseconds, when `asked` requests per second were due and `held` were answered. */
+  latency: { asked: number; held: number; p50: number; p99: number }
   failed: number
 }
 
@@ -118,6 +118,8 @@ interface Measured {
   stood: Stood
   loads: Load[]
   paced: Load
+  /** Of the paced load. */
+  rate: number
 }
 
 interface Measurement {
@@ -128,9 +130,12 @@ interface Measurement {
   say: (text: string) => void
 }
 
+/** V8 compiles for seconds what a server then runs for weeks. */
+const warmUpSeconds = 3
+
 /** Warms up, then loads everyone in turns, then asks everyone at the same rate. */
 async function measure({ stand, stood, seconds, rounds, say }: Measurement): Promise<Measured[]> {
-  for (const one of stood) await stand.load(one, Math.max(1, seconds / 2))
+  for (const one of stood) await stand.load(one, Math.max(warmUpSeconds, seconds))
   const loads = stood.map((): Load[] => [])
   for (let round = 0; round < rounds; round++) {
     for (const [index, one] of stood.entries()) loads[index]?.push(await stand.load(one, seconds))
@@ -141,13 +146,13 @@ async function measure({ stand, stood, seconds, rounds, say }: Measurement): Pro
   say(`latency at ${rate} requests per second`)
   const measured: Measured[] = []
   for (const [index, one] of stood.entries())
-    measured.push({ stood: one, loads: loads[index] ?? [], paced: await stand.load(one, seconds, rate) })
+    measured.push({ stood: one, loads: loads[index] ?? [], paced: await stand.load(one, seconds, rate), rate })
   return measured
 }
 
 function toFigures(measured: Measured[], { chain, expected }: (typeof rows)[number]): Figure[] {
   const ours = measured[0]?.loads.map(({ microseconds }) => microseconds) ?? []
-  return measured.map(({ stood: { peer }, loads, paced }) => {
+  return measured.map(({ stood: { peer }, loads, paced, rate }) => {
     const figures = loads.map(({ microseconds }) => microseconds)
     return {
       peer: peer.name,
@@ -158,7 +163,7 @@ function toFigures(measured: Measured[], { chain, expected }: (typeof rows)[numb
       expected: expected[peer.name],
       peak: median(loads.map(({ perSecond }) => perSecond)),
       cores: median(loads.map(({ cores }) => cores)),
-      latency: { rate: paced.answered / paced.seconds, p50: paced.p50, p99: paced.p99 },
+      latency: { asked: rate, held: paced.answered / paced.seconds, p50: paced.p50, p99: paced.p99 },
       failed: [...loads, paced].reduce((sum, { failed }) => sum + failed, 0),
     }
   })

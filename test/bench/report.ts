@@ -4,7 +4,7 @@ import type { Figure, Result } from './proxy.ts'
 export function showResults(results: Result[]): string {
   const head = ['', 'CPU µs', 'Daemun is', 'expected', 'peak/s', 'cores', 'p50 ms', 'p99 ms', '']
   const lines = results.flatMap(({ title, figures }) => [
-    [`${title} (latency at ${Math.round(figures[0]?.latency.rate ?? 0)}/s)`],
+    [`${title} (latency at ${Math.round(figures[0]?.latency.asked ?? 0)}/s)`],
     ...figures.map(toLine),
   ])
   const widths = head.map((name, column) =>
@@ -20,6 +20,11 @@ export function showResults(results: Result[]): string {
   return `\n${[head, ...lines].map(pad).join('\n')}\n\nCPU µs: user and system time of the proxy's process for each request answered, the median of the rounds.\n`
 }
 
+const toRemark = (failed: number, { asked, held }: Figure['latency']): string =>
+  [failed > 0 ? `${failed} failed` : '', held < asked * 0.97 ? `only ${Math.round(held)}/s: latency says little` : '']
+    .filter(Boolean)
+    .join(', ')
+
 function toLine(figure: Figure): string[] {
   const { peer, missing, microseconds, ratio, expected, peak, cores, latency, failed } = figure
   const own = peer === 'Daemun'
@@ -32,6 +37,6 @@ function toLine(figure: Figure): string[] {
     cores.toFixed(2),
     latency.p50.toFixed(2),
     latency.p99.toFixed(2),
-    failed > 0 ? `${failed} failed` : '',
+    toRemark(failed, latency),
   ]
 }
