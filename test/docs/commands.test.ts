@@ -105,7 +105,9 @@ function update(file: URL, blocks: Block[], ran: Ran[]): void {
       .trim()
       .split('\n')
       // What is the same but for an id stays as it is.
-      .map((line, index) => (isSameOutput(known[index] ?? '', line) ? (known[index] ?? '') : line.trimEnd()))
+      .map((line, index) =>
+        isSameOutput(`>${known[index] ?? ''}`, `>${line}`) ? (known[index] ?? '') : line.trimEnd(),
+      )
     lines.splice(expected.line, expected.text === '' ? 0 : expected.text.split('\n').length, ...printed)
   }
   writeFileSync(file, lines.join('\n'))

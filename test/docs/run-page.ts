@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 import type { Block } from './page.ts'
 import { isSameOutput } from './same-output.ts'
 
@@ -62,7 +63,7 @@ export async function runPage(blocks: Block[]): Promise<Ran[]> {
 const project = fileURLToPath(new URL('../../', import.meta.url))
 
 const compileCache = mkdtempSync(join(tmpdir(), 'daemun-docs-cache-'))
-process.once('exit', () => rmSync(compileCache, { recursive: true, force: true }))
+afterAll(() => rmSync(compileCache, { recursive: true, force: true, maxRetries: 3 }))
 
 function makeFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'daemun-docs-'))
