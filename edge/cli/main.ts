@@ -6,11 +6,6 @@ import { createLocalLimiter } from '../local-limiter.ts'
 import { readConfig, UsageError } from '../node/config.ts'
 import type { Config } from '../node/config.ts'
 import { loadTables } from '../node/load-tables.ts'
-import { createLogSink } from '../node/log-sink.ts'
-import { openLimiter } from '../node/open-limiter.ts'
-import { createNodeFacts } from '../node/runtime.ts'
-import { startGateway } from '../node/serve.ts'
-import { stopSignal } from '../node/stop-signal.ts'
 import { requiredVariables } from '../variables.ts'
 import { readCommandLine, usage } from './command-line.ts'
 import type { CommandLine } from './command-line.ts'
@@ -24,37 +19,23 @@ async function main(args: string[]): Promise<void> {
     if (line.command === 'help') return say(usage)
     const config = readConfig()
     const sources = await loadTables(line.tables)
-    if (line.command === 'serve') return await serve(line, config, await compileTables(sources, config))
+    if (line.command === 'serve') {
+      const compiled = await compileTables(sources, config)
+      // Loaded here: what serves takes longer to load than the other commands take to run.
+      const { serve } = await import('./serve.ts')
+      return await serve(line, config, compiled)
+    }
     await inspect(line, config, await compileTables(sources, withStandIns(line, config, sources)))
   } catch (error) {
     process.exitCode = toExitCode(error)
   }
 }
 
-async function serve(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
-  const { limiter, counts, close } = await openLimiter(config.redisUrl, report)
-  const gateway = await startGateway({
-    compiled,
-    limiter,
-    trustedHops: config.trustedHops,
-    http: line.http,
-    admin: line.admin,
-    accessLog: createLogSink(1),
-    report,
-  })
-  report(`daemun takes requests on port ${gateway.port}, operators on ${gateway.adminUrl}`)
-  report(`limits are counted ${counts}`)
-  if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
-  await stopSignal()
-  report('stopping: open requests may end')
-  await gateway.stop()
-  close()
-}
-
 async function inspect(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
   const paint = createPaint(process.stdout)
   if (line.command === 'check') return say(showSummary(compiled, paint))
   if (line.command === 'routes') return say(line.json ? toJson(toRoutesJson(compiled)) : showRoutes(compiled, paint))
+  const { createNodeFacts } = await import('../node/runtime.ts')
   const facts = createNodeFacts({ limiter: createLocalLimiter({ now: Date.now }), trustedHops: config.trustedHops })
   const { host, target, secure } = readUrl(line.url)
   const hasHost = line.headers.some(([name]) => name.toLowerCase() === 'host')
@@ -101,7 +82,6 @@ function toExitCode(error: unknown): number {
   return 2
 }
 
-const report = (text: string): void => void process.stderr.write(`${text}\n`)
 const say = (text: string): void => void process.stdout.write(text)
 const toJson = (data: unknown): string => `${JSON.stringify(data, null, 2)}\n`
 
