@@ -91,7 +91,7 @@ export function showExplanation(explanation: Explanation, paint: Paint): string 
     `${paint.bold(`${method} ${scheme}://${host}${path}${query}`)} ${paint.dim(`from ${client}`)}\n\n`,
     section('site', site ? describeFoundSite(site, paint) : paint.bad('none has this host')),
     section('row', row ? `${paint.accent(row.id)}  ${paint.dim(row.source ?? '')}` : paint.bad('none')),
-    passedOver.length > 0 ? section('', paint.dim(row ? 'before it' : 'none matches')) : '',
+    passedOver.length > 0 ? `  ${paint.dim(row ? 'before it' : 'none matches')}\n` : '',
     showPassedOver(explanation, paint),
     policies.length > 0 ? section('policies', '') : '',
     policies.length > 0

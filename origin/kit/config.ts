@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { z } from 'zod'
 import { OriginError } from './error.ts'
 
@@ -9,8 +10,12 @@ export type Setting<S extends z.ZodType = z.ZodType> = { from: readonly string[]
 
 type Values<T extends Record<string, Setting>> = { [K in keyof T]: z.output<T[K]['schema']> }
 
-/** The only place in the origins that reads the process environment; called once, at the top of the program. */
+/**
+ * The only place in the origins that reads the process environment; called once, at the top of the program. What
+ * `.env` in the working folder says counts where the environment says nothing, as it does for the gateway.
+ */
 export function processEnvironment(): Environment {
+  if (existsSync('.env')) process.loadEnvFile('.env')
   return { ...process.env }
 }
 
