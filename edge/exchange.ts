@@ -87,7 +87,7 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
     cookie: fields.cookie,
     contentLength: fields.contentLength,
     hasBody: fields.transferEncoding !== undefined || (fields.contentLength ?? 0) > 0,
-    websocket: fields.upgrade === 'websocket' && raw.method === 'GET' && fields.connection.includes('upgrade'),
+    websocket: asksForWebSocket(raw, fields),
     // RFC 9110 §10.1.1: HTTP/1.0 does not know it.
     expectsContinue: fields.expect !== undefined && raw.version !== '1.0',
     edgeSignature: fields.edgeSignature,
@@ -98,6 +98,10 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
   }
   return { exchange, refusal: findFault(raw, fields, 'fault' in read ? read.fault : undefined, host !== null) }
 }
+
+/** RFC 6455 §4.1. */
+const asksForWebSocket = ({ method, version }: RawRequest, { upgrade, connection }: Fields): boolean =>
+  upgrade === 'websocket' && method === 'GET' && version === '1.1' && connection.includes('upgrade')
 
 /** The value of one of the client's fields that may be passed on; several lines are joined (RFC 9110 §5.3). */
 export function fieldValue(headers: string[], name: string): string | undefined {

@@ -83,6 +83,8 @@ export function createConnections(handle: (io: NodeIo) => void, onMalformed: OnM
       response.emit('close')
     })
     socket.on('error', () => socket.destroy())
+    // The parser that has passed this on is no longer there.
+    socket.on('drain', () => response.emit('drain'))
     connection.current = { ...toIo(request, response), upgrade: { socket, head } }
     handle(connection.current)
   }

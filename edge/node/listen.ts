@@ -53,9 +53,10 @@ export function createListener(
   return server
 }
 
-/** RFC 6455 §4.1: a GET without a body. Every other upgrade is ignored, and the request served as if it asked for none. */
-const isWebSocketHandshake = ({ method, headers }: IncomingMessage): boolean =>
+/** RFC 6455 §4.1: a GET of HTTP/1.1 without a body. Every other upgrade is ignored, and the request served as if it asked for none. */
+const isWebSocketHandshake = ({ method, httpVersion, headers }: IncomingMessage): boolean =>
   method === 'GET' &&
+  httpVersion === '1.1' &&
   headers.upgrade?.toLowerCase() === 'websocket' &&
   headers['content-length'] === undefined &&
   headers['transfer-encoding'] === undefined

@@ -27,6 +27,7 @@ export function joinWebSocket(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: F
 
   forward(plan, io, pool, finish, (socket, received, server) => {
     if (fieldValue(received, 'sec-websocket-accept') !== toAccept(key)) return false
+    if (fieldValue(received, 'upgrade')?.toLowerCase() !== 'websocket') return false
     early.stop()
     const headers = toClientHeaders(plan.exchange, plan.response, 101, received)
     join({ plan, client, head: early.bytes(), socket, headers, finish, tunnels, server })
