@@ -44,8 +44,9 @@ const isSecretName = (name: string): boolean =>
     name.includes('%') ? unescapeName(name) : name,
   )
 
-/** Three dotted parts of base64url, or a long run without a break. */
-const isTokenLike = (value: string): boolean => /[\w-]{8,}\.[\w-]{8,}\.[\w-]+|[\w+/=-]{40,}/.test(value)
+/** Three dotted parts of base64url (the last may be empty: nobody signed it), or a long run without a break. */
+const isTokenLike = (value: string): boolean =>
+  /[\w-]{8,}\.[\w-]{8,}\.[\w-]+|eyJ[\w-]+\.[\w-]+\.|[\w+/=-]{40,}/.test(value)
 
 function unescapeName(name: string): string {
   try {
