@@ -200,9 +200,20 @@ describe('the admin listener', () => {
     expect(families).toMatchObject({ daemun_requests_total: 'counter', daemun_client_connections: 'gauge' })
     const value = (name: string, labels: object): number | undefined =>
       samples.find((sample) => sample.name === name && JSON.stringify(sample.labels) === JSON.stringify(labels))?.value
-    expect(value('daemun_requests_total', { table: 'shop', site: 'shop.example', route: 'shop /limited', status: '200' })).toBe(1)
-    expect(value('daemun_requests_total', { table: 'shop', site: 'shop.example', route: 'shop /limited', status: '429' })).toBe(1)
-    expect(value('daemun_limit_verdicts_total', { table: 'shop', site: 'shop.example', route: 'shop /limited', verdict: 'refused' })).toBe(1)
+    expect(
+      value('daemun_requests_total', { table: 'shop', site: 'shop.example', route: 'shop /limited', status: '200' }),
+    ).toBe(1)
+    expect(
+      value('daemun_requests_total', { table: 'shop', site: 'shop.example', route: 'shop /limited', status: '429' }),
+    ).toBe(1)
+    expect(
+      value('daemun_limit_verdicts_total', {
+        table: 'shop',
+        site: 'shop.example',
+        route: 'shop /limited',
+        verdict: 'refused',
+      }),
+    ).toBe(1)
     expect(value('daemun_open_requests', {})).toBe(0)
   })
 
