@@ -18,6 +18,8 @@ export interface TestGateway {
   stop(): Promise<void>
 }
 
+const settleMs = 10_000
+
 /** A gateway on loopback with one table, its log kept in memory. */
 export async function startTestGateway(table: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
   const compiled = await compileTables([{ table, file: 'test.ts' }], { environment: {}, development: false })
@@ -44,9 +46,11 @@ export async function startTestGateway(table: Table, options: Partial<ServeOptio
     )
 
   async function settled(): Promise<void> {
+    const giveUpAt = performance.now() + settleMs
     for (;;) {
       const text = await metrics()
       if (readMetric(text, 'daemun_open_requests') + readMetric(text, 'daemun_upstream_connections') === 0) return
+      if (performance.now() > giveUpAt) throw new Error(`something is still open after ${settleMs} ms:\n${text}`)
       await new Promise((resolve) => setTimeout(resolve, 5))
     }
   }
