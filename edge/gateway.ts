@@ -49,7 +49,7 @@ export function decide(compiled: CompiledGateway, raw: RawRequest, facts: Facts,
 }
 
 /** Exact hosts before wildcards, longer wildcards before shorter ones. */
-export function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {
+function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {
   const exact = hosts.get(host)
   if (exact || wildcards.size === 0) return exact ?? fallback
   for (let dot = host.indexOf('.'); dot !== -1; dot = host.indexOf('.', dot + 1)) {

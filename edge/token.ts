@@ -206,7 +206,7 @@ function toVerdict(error: unknown): TokenVerdict {
 }
 
 /** Three parts of base64url without padding (RFC 7515 §7.1), none of which could be written another way. */
-export function isCanonicalToken(token: string): boolean {
+function isCanonicalToken(token: string): boolean {
   if (token.length > limits.tokenBytesMax || !/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token))
     return false
   return token.split('.').every(isCanonicalBase64Url) && hasPlainHeader(token)

@@ -323,7 +323,7 @@ const busy: Refusal = {
 const toCause = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : error.name)
 
 /** Field lines as text, byte for byte (RFC 9110 §5.5: obs-text is opaque). */
-export function toText(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
+function toText(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
   const headers: string[] = []
   if (Array.isArray(raw))
     for (const part of raw) headers.push(typeof part === 'string' ? part : part.toString('latin1'))

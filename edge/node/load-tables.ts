@@ -62,7 +62,7 @@ function toShownPath(path: string): string {
 }
 
 /** The lines on which the rows of a table's `routes` lists begin, in their order. Reads brackets, not the language. */
-export function findRowLines(text: string): number[] {
+function findRowLines(text: string): number[] {
   const lines: number[] = []
   const open: ('rows' | 'other')[] = []
   let line = 1

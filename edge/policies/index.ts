@@ -23,7 +23,7 @@ const policies: Bind[] = [
   bindSubjectLimit, // after auth: it needs the claims
 ]
 
-export type PolicyName = 'trusted-edges' | 'https' | 'limit' | 'body-size' | 'auth'
+type PolicyName = 'trusted-edges' | 'https' | 'limit' | 'body-size' | 'auth'
 
 /** What a policy is made from: a row, its site, and what names in them stand for. */
 export interface Binding {
@@ -36,7 +36,7 @@ export interface Binding {
 }
 
 /** Makes the policy of a row, or none when the row does not ask for it. */
-export type Bind = (binding: Binding) => BoundPolicy | undefined
+type Bind = (binding: Binding) => BoundPolicy | undefined
 
 export interface BoundPolicy {
   name: PolicyName

@@ -16,7 +16,7 @@ export interface Peer {
   configure(setting: Setting): Launch
 }
 
-export interface Setting {
+interface Setting {
   folder: string
   port: number
   upstreamPort: number

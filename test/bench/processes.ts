@@ -17,7 +17,7 @@ export interface Workshop {
   close(): void
 }
 
-export interface StartOptions {
+interface StartOptions {
   env?: Record<string, string>
   /** Where its standard output goes; next to its standard error when not given. */
   stdout?: string

@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 
 /** A request as the origin saw it. */
-export interface SeenRequest {
+interface SeenRequest {
   /** The request line and field lines, as received. */
   head: string
   path: string
