@@ -40,7 +40,7 @@ function closes({ request }: NodeIo, { refusal, exchange }: AnswerPlan): boolean
 const faultyFraming: ReadonlySet<string> = new Set(['malformed_request', 'http_version', 'not_implemented'])
 
 /** The client has a body to send that nobody will read, and it is too long to be read only to be thrown away. */
-function isUnread(request: IncomingMessage, { hasBody, contentLength, expectsContinue }: Exchange): boolean {
+export function isUnread(request: IncomingMessage, { hasBody, contentLength, expectsContinue }: Exchange): boolean {
   if (!hasBody || request.complete) return false
   return contentLength === null || contentLength > limits.drainBytesMax || expectsContinue
 }

@@ -2,15 +2,16 @@ import { createHash } from 'node:crypto'
 import { createReadStream, readFileSync, realpathSync, statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { extname, resolve, sep } from 'node:path'
-import { pipeline } from 'node:stream'
 import { isFresh, isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { CompiledFiles } from '../compile.ts'
 import { refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { FilesPlan } from '../plan.ts'
-import { sendAnswer } from './answer.ts'
+import type { Outcome } from '../runtime.ts'
+import { isUnread, sendAnswer } from './answer.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
+import { lingerOnClose } from './linger.ts'
 
 export interface Assets {
   send(plan: FilesPlan, io: NodeIo, finish: Finish): void
@@ -73,19 +74,34 @@ export function createAssets(now: () => number = () => performance.now()): Asset
 
 const checkEveryMs = 1_000
 
-function sendAsset(plan: FilesPlan, asset: Asset, { request, response }: NodeIo, finish: Finish): void {
+function sendAsset(plan: FilesPlan, asset: Asset, io: NodeIo, finish: Finish): void {
+  const { request, response } = io
   const fresh = isFresh(request.headers['if-none-match'], asset.etag)
   const status = fresh ? 304 : 200
   const bodiless = fresh || plan.exchange.method === 'HEAD'
   const own = fresh ? asset.headers : [...asset.headers, 'Content-Length', String(asset.size)]
+  const stream = bodiless || asset.body ? undefined : createReadStream(asset.file, { end: asset.size - 1 })
+  let end: Outcome['end'] = 'done'
   response.once('close', () => {
-    const end = response.writableFinished ? 'done' : 'client_gone'
-    finish(plan, { status, bytes: bodiless ? 0 : asset.size, end })
+    const whole = response.writableFinished
+    if (!whole && end === 'done') end = io.stalled ? 'stalled' : 'client_gone'
+    finish(plan, { status, bytes: stream?.bytesRead ?? (whole && !bodiless ? asset.size : 0), end })
   })
+  if (isUnread(request, plan.exchange)) {
+    response.shouldKeepAlive = false
+    lingerOnClose(request)
+  }
   response.writeHead(status, toClientHeaders(plan.exchange, plan.response, status, own))
-  if (bodiless) return void response.end()
-  if (asset.body) return void response.end(asset.body)
-  pipeline(createReadStream(asset.file), response, () => {})
+  if (!stream) return void response.end(bodiless ? undefined : asset.body)
+  stream.pipe(response, { end: false })
+  stream.on('error', () => {})
+  response.once('close', () => stream.destroy())
+  stream.once('close', () => {
+    if (stream.bytesRead === asset.size) return void response.end()
+    // The file is shorter than it was: what was promised cannot be kept, and the client must see that.
+    if (!response.destroyed) end = 'upstream_cut'
+    response.destroy()
+  })
 }
 
 /** The file as it is now; `known` itself when it has not changed, undefined when there is none that may be served. */

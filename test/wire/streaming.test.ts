@@ -1,7 +1,10 @@
 import { once } from 'node:events'
+import { appendFileSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { limits } from '#edge/limits.ts'
 import { createListener } from '#edge/node/listen.ts'
@@ -12,10 +15,12 @@ import type { TestGateway } from '../support/gateway.ts'
 import { ok, startHostileOrigin } from '../support/hostile-origin.ts'
 import type { Behaviour, HostileOrigin } from '../support/hostile-origin.ts'
 import { ask, connectRaw, field } from '../support/raw-client.ts'
+import type { RawClient } from '../support/raw-client.ts'
 
 /** Bodies as they flow: at once, both ways, never held, and ended with whoever leaves. */
 let origin: HostileOrigin
 let gateway: TestGateway
+const folder = mkdtempSync(join(tmpdir(), 'files-'))
 const behaviours = new Map<string, Behaviour>()
 const heads = new Map<string, Behaviour>()
 let made = 0
@@ -48,6 +53,7 @@ beforeAll(async () => {
           { path: '/*', proxy: { to: 'origin' }, bodyBytesMax: 1_000_000_000 },
           { path: '/small/*', proxy: { to: 'origin' }, bodyBytesMax: 100_000 },
           { path: '/private/*', auth: { jwt: 'main' }, proxy: { to: 'origin' }, bodyBytesMax: 1_000_000_000 },
+          { path: '/files/*', files: { root: folder }, bodyBytesMax: 1_000_000_000 },
           { path: '/fixed', respond: { status: 200, body: 'fixed' }, bodyBytesMax: 1_000_000_000 },
         ],
       },
@@ -61,6 +67,7 @@ afterEach(async () => {
 afterAll(async () => {
   await gateway.stop()
   await origin.close()
+  rmSync(folder, { recursive: true })
 })
 
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a.example\r\n\r\n`
@@ -275,6 +282,63 @@ describe('back-pressure', () => {
       await other.stop()
       await slow.close()
     })
+})
+
+describe('a large file', () => {
+  const size = 16 * 1_024 * 1_024
+  const file = (): string => join(folder, 'large.bin')
+  const request = 'GET /files/large.bin HTTP/1.1\r\nHost: a.example\r\n\r\n'
+
+  /** Asks for it, and does something to it while the client does not read. */
+  async function changedWhileSent(change: () => void): Promise<RawClient> {
+    writeFileSync(file(), Buffer.alloc(size, 'a'))
+    const client = await connectRaw(gateway.port)
+    client.socket.once('data', () => client.socket.pause())
+    client.send(request)
+    await client.readUntil('\r\n\r\n')
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    change()
+    client.socket.resume()
+    return client
+  }
+
+  it('that shrinks while it is sent is broken off, not left hanging', async () => {
+    const client = await changedWhileSent(() => truncateSync(file(), size / 2))
+    await client.closed
+    expect(client.answers()).toMatchObject([{ status: 200, whole: false }])
+    await gateway.settled()
+    expect(gateway.log().at(-1)).toMatchObject({ path: '/files/large.bin', status: 200, end: 'upstream_cut' })
+  })
+
+  it('that grows while it is sent ends where its length says', async () => {
+    const client = await changedWhileSent(() =>
+      appendFileSync(file(), 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad'),
+    )
+    await client.readUntil('a'.repeat(10))
+    client.send(get('/next'))
+    const answers = await client.read(2)
+    client.socket.destroy()
+    expect(answers.map(({ body }) => body.length)).toEqual([size, '/next'.length])
+  })
+
+  it('that the client leaves is closed, and the log does not say that it was sent', async () => {
+    const client = await changedWhileSent(() => {})
+    client.socket.resetAndDestroy()
+    await gateway.settled()
+    const line = gateway.log().at(-1)
+    expect(line).toMatchObject({ path: '/files/large.bin', end: 'client_gone' })
+    expect(line?.['bytes']).toBeLessThan(size)
+  })
+
+  it('is not paid for with a body that nobody reads: the connection is closed behind it', async () => {
+    writeFileSync(join(folder, 'small.txt'), 'small')
+    const client = await connectRaw(gateway.port)
+    client.send('GET /files/small.txt HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n')
+    const [answer] = await client.read()
+    expect(answer).toMatchObject({ status: 200, body: 'small' })
+    expect(field(answer!, 'connection')).toBe('close')
+    await client.closed
+  })
 })
 
 describe('a body that is refused', () => {
