@@ -109,6 +109,7 @@ export interface CompiledFiles {
   spa: boolean
   immutable: ReadonlySet<string>
   noStore: ReadonlySet<string>
+  releases: number
 }
 
 /** What is wrong with a table, where, and how to mend it. */
@@ -352,11 +353,12 @@ const compileRequestEdits = ({ set = {}, remove = [] }: HeaderEdits): RequestEdi
   set: Object.entries(set).flat(),
 })
 
-const compileFiles = ({ root, spa = false, immutable = [], noStore = [] }: Files): CompiledFiles => ({
-  root,
-  spa,
-  immutable: new Set(immutable),
-  noStore: new Set(['index.html', ...noStore]),
+const compileFiles = (files: Files): CompiledFiles => ({
+  root: files.root,
+  spa: files.spa ?? false,
+  immutable: new Set(files.immutable),
+  noStore: new Set(['index.html', ...(files.noStore ?? [])]),
+  releases: files.releases ?? limits.releases,
 })
 
 /** Precedence: exact before prefix, the longer prefix first, rows for some methods before rows for all, then the order in the table. */

@@ -15,6 +15,7 @@ const errors = {
   request_timeout: { status: 408, title: 'Request timeout', source: 'client', retryable: true },
   body_too_large: { status: 413, title: 'Body too large', source: 'client', retryable: false },
   target_too_long: { status: 414, title: 'Target too long', source: 'client', retryable: false },
+  range_not_satisfiable: { status: 416, title: 'Range not satisfiable', source: 'client', retryable: false },
   expectation_failed: { status: 417, title: 'Expectation failed', source: 'client', retryable: false },
   unknown_host: { status: 421, title: 'Unknown host', source: 'client', retryable: false },
   rate_limited: { status: 429, title: 'Too many requests', source: 'client', retryable: true },

@@ -73,6 +73,14 @@ export const limits = {
   /** Files up to this are held in memory, all of them together up to `assetMemoryBytesMax`. */
   assetBytesMax: 1_048_576,
   assetMemoryBytesMax: 67_108_864,
+  /** Files with a hash in their names, of this build and earlier ones, that are held for pages of yesterday. */
+  releaseMemoryBytesMax: 67_108_864,
+  /** Files of a folder that are looked through for such names. */
+  releaseFilesMax: 20_000,
+  /** The default of a row's `files.releases`. */
+  releases: 3,
+  /** Texts shorter than this are sent as they are: encoded they would hardly be smaller. */
+  compressBytesMin: 1_024,
   /** Open requests may end for this long after a stop was asked for. */
   drainMs: 30_000,
 } as const

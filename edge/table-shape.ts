@@ -64,6 +64,7 @@ const files = object({
     spa: oneOf(true, false),
     immutable: ending,
     noStore: array(text(/^[^/]/, "a path below the folder, such as 'sw.js'")),
+    releases: integer({ min: 0, max: 100 }),
   },
 })
 

@@ -175,10 +175,15 @@ export interface Files {
   root: string
   /** Navigations that name no file get index.html (a missing script is still a 404). Default false. */
   spa?: boolean
-  /** Endings whose files never change once published, such as ['js', 'css']; kept for a year by clients. */
+  /**
+   * Endings whose files never change once published, such as ['js', 'css']; kept for a year by clients. Names with a
+   * hash of the content in them, such as 'app.3f9a1c2b.js', need not be said.
+   */
   immutable?: string[]
   /** Files that are never kept, such as ['sw.js']; index.html always is one. */
   noStore?: string[]
+  /** How many earlier builds' files with a hash in their names still answer, for pages that are open. Default 3. */
+  releases?: number
 }
 
 export interface Redirect {
