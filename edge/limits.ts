@@ -46,37 +46,8 @@ export const limits = {
   informationalMax: 8,
   /** A connection to an upstream that nobody uses is closed after this; below what origins keep (Node: 5 s). */
   upstreamIdleMs: 4_000,
-  /** The default of an upstream's `inFlightMax`. */
-  inFlightMax: 1_024,
-  /** So many failures in a row put a server aside. */
-  upstreamFailuresMax: 5,
-  /** For how long; twice as long each time, up to `ejectionMsMax`. */
-  ejectionMs: 10_000,
-  ejectionMsMax: 300_000,
-  /** A server this slow on average, and five times slower than all others, is put aside. */
-  slowServerMs: 1_000,
-  /** The default of an upstream's `slowStartMs`. */
-  slowStartMs: 10_000,
-  /** The defaults of `health.everyMs`, `timeoutMs`, `healthyAfter` and `unhealthyAfter`. */
-  healthEveryMs: 5_000,
-  healthTimeoutMs: 2_000,
-  healthyAfter: 2,
-  unhealthyAfter: 3,
-  /** Checks change a server's state at most once in this time. */
-  healthChangeMs: 10_000,
-  /** The default of `retry.attempts`. */
-  retryAttempts: 2,
-  /** Of an upstream's requests, so many in a hundred may be sent again, and `retryFloor` in each window. */
-  retryBudgetPercent: 10,
-  retryFloor: 32,
-  retryWindowMs: 10_000,
-  /** A server's name is looked up again after this; its last address is used when that takes longer than `lookupWaitMs`. */
-  lookupFreshMs: 5_000,
-  lookupWaitMs: 200,
-  /** A name that cannot be resolved is looked up again after this. */
-  lookupAgainMs: 1_000,
-  /** Look-ups at a time: they take threads that files need too. */
-  lookupsMax: 2,
+  /** Connections to one server of an upstream. */
+  upstreamConnectionsMax: 1_024,
   /** A token's text; above it 401. */
   tokenBytesMax: 8_192,
   /** Verified tokens that are remembered, per key. */
@@ -102,6 +73,14 @@ export const limits = {
   /** Files up to this are held in memory, all of them together up to `assetMemoryBytesMax`. */
   assetBytesMax: 1_048_576,
   assetMemoryBytesMax: 67_108_864,
+  /** Files with a hash in their names, of this build and earlier ones, that are held for pages of yesterday. */
+  releaseMemoryBytesMax: 67_108_864,
+  /** Files of a folder that are looked through for such names. */
+  releaseFilesMax: 20_000,
+  /** The default of a row's `files.releases`. */
+  releases: 3,
+  /** Texts shorter than this are sent as they are: encoded they would hardly be smaller. */
+  compressBytesMin: 1_024,
   /** Open requests may end for this long after a stop was asked for. */
   drainMs: 30_000,
 } as const

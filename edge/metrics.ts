@@ -21,14 +21,6 @@ export interface Metrics {
 export interface Gauge {
   name: string
   help: string
-  value: number | Sample[]
-  /** Default 'gauge'. */
-  type?: 'counter'
-}
-
-/** One of several values of a name. */
-export interface Sample {
-  labels: Record<string, string>
   value: number
 }
 
@@ -123,15 +115,8 @@ export function createMetrics(): Metrics {
         'Answers that did not end whole.',
         toLines('daemun_cut_answers_total', cuts),
       ),
-      ...[openGauge(open), ...gauges].map(({ name, help, value, type = 'gauge' }) =>
-        family(
-          name,
-          type,
-          help,
-          typeof value === 'number'
-            ? [`${name} ${value}`]
-            : value.map((sample) => `${name}${labels(sample.labels)} ${sample.value}`),
-        ),
+      ...[{ name: 'daemun_open_requests', help: 'Requests being served.', value: open }, ...gauges].map(
+        ({ name, help, value }) => family(name, 'gauge', help, [`${name} ${value}`]),
       ),
     ].join('')
   }
@@ -145,8 +130,6 @@ export function createMetrics(): Metrics {
     toText,
   }
 }
-
-const openGauge = (value: number): Gauge => ({ name: 'daemun_open_requests', help: 'Requests being served.', value })
 
 const createSeries = (own: Series['own']): Series => ({
   own,

@@ -14,48 +14,10 @@ export interface Table {
 }
 
 export interface Upstream {
-  /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; or with what tells them apart. */
-  servers: (string | Server)[]
-  /** Which of several servers is asked. Default 'round-robin'. */
-  balance?: Balance
-  /** A server that has come back reaches its full share after this. Default 10,000; 0: at once. */
-  slowStartMs?: number
-  /** Asks each server whether it is well. Without it, servers are judged by their answers only. */
-  health?: Health
-  /** How many requests may be with the upstream at once; above it 503. Default 1,024. */
-  inFlightMax?: number
+  /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; several are taken in turn. */
+  servers: string[]
   /** How long a connection may take to open; then 504. Default 2,000. */
   connectTimeoutMs?: number
-}
-
-export interface Server {
-  /** The origin. */
-  url: string
-  /** How much it takes, compared with the others; 0: nothing. Default 1. */
-  weight?: number
-  /** Asked only when no other server can be. Default false. */
-  backup?: boolean
-}
-
-/** In turn, by weight; the least busy; or always the same one for an address, a field's or a cookie's value. */
-export type Balance =
-  | 'round-robin'
-  | 'least-connections'
-  | { hash: 'address' | { header: string } | { cookie: string } }
-
-export interface Health {
-  /** What is asked for with GET. */
-  path: string
-  /** How often each server is asked, give or take a tenth. Default 5,000. */
-  everyMs?: number
-  /** An answer must have come by then. Default 2,000. */
-  timeoutMs?: number
-  /** So many good checks in a row bring a server back. Default 2. */
-  healthyAfter?: number
-  /** So many bad ones in a row put it aside. Default 3. */
-  unhealthyAfter?: number
-  /** The status of a good answer. Default any from 200 to 399. */
-  status?: number
 }
 
 export interface Key {
@@ -206,17 +168,6 @@ export interface Proxy {
   readTimeoutMs?: number
   /** How long a WebSocket may stay silent both ways. Default 3,600,000. */
   idleMs?: number
-  /** When the whole answer must have come, all attempts together; the upstream is told what is left. Default never. */
-  timeoutMs?: number
-  /** When a failed request is sent once more; false: never. Never one with a body, nor one that may not be repeated. */
-  retry?: false | Retry
-}
-
-export interface Retry {
-  /** How often at most a request is sent, the first time included. Default 2. */
-  attempts?: number
-  /** Statuses for which another server is asked. Default none. */
-  statuses?: (502 | 503 | 504)[]
 }
 
 export interface Files {
@@ -224,10 +175,15 @@ export interface Files {
   root: string
   /** Navigations that name no file get index.html (a missing script is still a 404). Default false. */
   spa?: boolean
-  /** Endings whose files never change once published, such as ['js', 'css']; kept for a year by clients. */
+  /**
+   * Endings whose files never change once published, such as ['js', 'css']; kept for a year by clients. Names with a
+   * hash of the content in them, such as 'app.3f9a1c2b.js', need not be said.
+   */
   immutable?: string[]
   /** Files that are never kept, such as ['sw.js']; index.html always is one. */
   noStore?: string[]
+  /** How many earlier builds' files with a hash in their names still answer, for pages that are open. Default 3. */
+  releases?: number
 }
 
 export interface Redirect {

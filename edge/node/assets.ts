@@ -1,150 +1,187 @@
-import { createHash } from 'node:crypto'
-import { createReadStream, readFileSync, realpathSync, statSync } from 'node:fs'
-import type { Stats } from 'node:fs'
-import { extname, resolve, sep } from 'node:path'
-import { isFresh, isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
+import { closeSync, createReadStream, fstatSync, openSync } from 'node:fs'
+import type { ReadStream } from 'node:fs'
+import { chooseCoding } from '../actions/encoding.ts'
+import { fitsRange, isFresh, isNavigation, isServable, readConditions } from '../actions/files.ts'
+import type { Conditions } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
+import { readRange } from '../actions/range.ts'
+import type { ByteRange } from '../actions/range.ts'
 import type { CompiledFiles } from '../compile.ts'
+import type { Refusal } from '../error.ts'
 import { refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { FilesPlan } from '../plan.ts'
 import type { Outcome } from '../runtime.ts'
 import { isUnread, sendAnswer } from './answer.ts'
+import { toFileHeaders, toVersion } from './asset.ts'
+import type { Asset, Representation } from './asset.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
+import { createFolder } from './folder.ts'
+import type { Folder, Memories } from './folder.ts'
 import { lingerOnClose } from './linger.ts'
 
 export interface Assets {
   send(plan: FilesPlan, io: NodeIo, finish: Finish): void
 }
 
-interface Asset {
-  file: string
-  size: number
-  modifiedMs: number
-  /** Flat, without the row's edits. */
-  headers: string[]
-  etag: string
-  /** Held in memory, or read as it is sent. */
-  body: Buffer | undefined
-  /** When the disk was last asked, on the monotonic clock. */
-  checkedAt: number
-}
-
 /**
- * Files of the folders that tables name. A file is read when it is first asked for and held in memory within a budget;
- * the disk is asked at most once a second whether it has changed. Paths come in canonical form, dotfiles are not
- * served, and what a link leads to must lie in the folder.
+ * Files of the folders that tables name. A file is read when it is first asked for and held in memory within a budget.
+ * Paths come in canonical form, dotfiles are not served, and what a link leads to must lie in the folder.
  */
 export function createAssets(now: () => number = () => performance.now()): Assets {
-  const folders = new Map<CompiledFiles, Map<string, Asset>>()
-  const memory = { left: limits.assetMemoryBytesMax as number }
+  const folders = new Map<string, Folder>()
+  const memories: Memories = {
+    assets: { left: limits.assetMemoryBytesMax },
+    releases: { left: limits.releaseMemoryBytesMax },
+  }
 
   function find({ files, path, exchange }: FilesPlan): Asset | undefined {
     const name = path.includes('%') ? decodeURIComponent(path) : path
-    const asset = name.endsWith('/') ? undefined : look(files, name)
+    const folder = folderOf(files)
+    const look = (one: string): Asset | undefined => (isServable(one) ? folder.look(one) : undefined)
+    const asset = name.endsWith('/') ? undefined : look(name)
     return (
       asset ??
-      look(files, `${name.replace(/\/$/, '')}/index.html`) ??
-      (files.spa && isNavigation(exchange) ? look(files, '/index.html') : undefined)
+      look(`${name.replace(/\/$/, '')}/index.html`) ??
+      (files.spa && isNavigation(exchange) ? look('/index.html') : undefined)
     )
   }
 
-  function look(files: CompiledFiles, name: string): Asset | undefined {
-    if (!isServable(name)) return undefined
-    const folder = folders.get(files) ?? new Map<string, Asset>()
-    folders.set(files, folder)
-    const known = folder.get(name)
-    if (known && now() - known.checkedAt < checkEveryMs) return known
-    const current = readAsset(files, name, known, memory, now())
-    if (known && current !== known && known.body) memory.left += known.size
-    if (current) folder.set(name, current)
-    else folder.delete(name)
-    return current
+  /** Rows that name the same folder share what is held of it. */
+  function folderOf({ root, releases }: CompiledFiles): Folder {
+    const key = `${releases} ${root}`
+    const known = folders.get(key)
+    if (known) return known
+    const folder = createFolder(root, releases, memories, now)
+    folders.set(key, folder)
+    return folder
   }
 
   function send(plan: FilesPlan, io: NodeIo, finish: Finish): void {
-    const asset = find(plan)
-    if (asset) return sendAsset(plan, asset, io, finish)
-    const refusal = { code: 'not_found', detail: 'there is no such file' } as const
-    sendAnswer(refuse(plan.exchange, refusal), io, finish, { refusal }, plan)
+    const conditions = readConditions(plan.exchange.headers)
+    // A file that is replaced between being looked at and being opened is looked at again.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const asset = find(plan)
+      if (!asset) break
+      const answer = toFileAnswer(plan, asset, conditions)
+      if ('refusal' in answer) return sendRefusal(plan, answer.refusal, io, finish)
+      const source = answer.bodiless ? undefined : openBody(answer)
+      if (answer.bodiless || source !== undefined) return sendFile(plan, answer, source, io, finish)
+      asset.checkedAt = -Infinity
+    }
+    sendRefusal(plan, noFile, io, finish)
   }
 
   return { send }
 }
 
-const checkEveryMs = 1_000
+const noFile: Refusal = { code: 'not_found', detail: 'there is no such file' }
 
-function sendAsset(plan: FilesPlan, asset: Asset, io: NodeIo, finish: Finish): void {
+function sendRefusal(plan: FilesPlan, refusal: Refusal, io: NodeIo, finish: Finish): void {
+  sendAnswer(refuse(plan.exchange, refusal), io, finish, { refusal }, plan)
+}
+
+interface FileAnswer {
+  status: 200 | 206 | 304
+  representation: Representation
+  /** Flat, without the row's edits. */
+  headers: string[]
+  range: ByteRange | undefined
+  /** Of the body, also where it is not sent. */
+  length: number
+  bodiless: boolean
+}
+
+/** Which form of the file, and how much of it (RFC 9110 §13.2.2: what the client has counts before what it wants). */
+function toFileAnswer(
+  { files, exchange }: FilesPlan,
+  asset: Asset,
+  conditions: Conditions,
+): FileAnswer | { refusal: Refusal } {
+  const representation = asset.varies ? choose(asset, conditions) : asset.own
+  const { size, etag } = representation
+  const headers = toFileHeaders(asset, representation, files)
+  const common = { representation, range: undefined, length: size }
+  if (isFresh(conditions, etag, asset.modifiedMs)) return { ...common, status: 304, headers, bodiless: true }
+  const asked = exchange.method === 'GET' && conditions.range !== undefined && fitsRange(conditions, etag)
+  const range = asked ? readRange(conditions.range ?? '', size) : 'whole'
+  if (range === 'unsatisfiable') return { refusal: toUnsatisfiable(size) }
+  if (range === 'whole')
+    return {
+      ...common,
+      status: 200,
+      headers: [...headers, 'Content-Length', String(size)],
+      bodiless: exchange.method === 'HEAD',
+    }
+  const { start, end } = range
+  const length = end - start + 1
+  const part = ['Content-Range', `bytes ${start}-${end}/${size}`, 'Content-Length', String(length)]
+  return { ...common, status: 206, headers: [...headers, ...part], range, length, bodiless: false }
+}
+
+/** Whoever takes none of the forms gets the file as it is stored: better than nothing. */
+function choose({ codings, representations, own }: Asset, { encodings }: Conditions): Representation {
+  const coding = chooseCoding(encodings, codings)
+  return representations.find((one) => one.coding === coding) ?? own
+}
+
+const toUnsatisfiable = (size: number): Refusal => ({
+  code: 'range_not_satisfiable',
+  detail: `the file has ${size} bytes`,
+  headers: ['Content-Range', `bytes */${size}`],
+})
+
+const empty = Buffer.alloc(0)
+
+/** The bytes, or an open file; undefined when the file is not the one that was looked at. */
+function openBody({ representation, range }: FileAnswer): Buffer | number | undefined {
+  const { body, file, etag, size } = representation
+  if (size === 0) return empty
+  if (body) return range ? body.subarray(range.start, range.end + 1) : body
+  try {
+    const descriptor = openSync(file, 'r')
+    const stat = fstatSync(descriptor)
+    if (stat.size === size && etag.startsWith(`"${toVersion(stat)}`)) return descriptor
+    closeSync(descriptor)
+  } catch {
+    // Gone, or not readable any more.
+  }
+  return undefined
+}
+
+function sendFile(
+  plan: FilesPlan,
+  { status, headers, range, length, bodiless }: FileAnswer,
+  source: Buffer | number | undefined,
+  io: NodeIo,
+  finish: Finish,
+): void {
   const { request, response } = io
-  const fresh = isFresh(request.headers['if-none-match'], asset.etag)
-  const status = fresh ? 304 : 200
-  const bodiless = fresh || plan.exchange.method === 'HEAD'
-  const own = fresh ? asset.headers : [...asset.headers, 'Content-Length', String(asset.size)]
-  const stream = bodiless || asset.body ? undefined : createReadStream(asset.file, { end: asset.size - 1 })
+  const stream = typeof source === 'number' ? openStream(source, range?.start ?? 0, length) : undefined
   let end: Outcome['end'] = 'done'
   response.once('close', () => {
     const whole = response.writableFinished
     if (!whole && end === 'done') end = io.stalled ? 'stalled' : 'client_gone'
-    finish(plan, { status, bytes: stream?.bytesRead ?? (whole && !bodiless ? asset.size : 0), end })
+    finish(plan, { status, bytes: stream?.bytesRead ?? (whole && !bodiless ? length : 0), end })
   })
   if (isUnread(request, plan.exchange)) {
     response.shouldKeepAlive = false
     lingerOnClose(request)
   }
-  response.writeHead(status, toClientHeaders(plan.exchange, plan.response, status, own))
-  if (!stream) return void response.end(bodiless ? undefined : asset.body)
+  response.writeHead(status, toClientHeaders(plan.exchange, plan.response, status, headers))
+  if (!stream) return void response.end(typeof source === 'number' ? undefined : source)
   stream.pipe(response, { end: false })
   stream.on('error', () => {})
   response.once('close', () => stream.destroy())
   stream.once('close', () => {
-    if (stream.bytesRead === asset.size) return void response.end()
+    if (stream.bytesRead === length) return void response.end()
     // The file is shorter than it was: what was promised cannot be kept, and the client must see that.
     if (!response.destroyed) end = 'upstream_cut'
     response.destroy()
   })
 }
 
-/** The file as it is now; `known` itself when it has not changed, undefined when there is none that may be served. */
-function readAsset(
-  files: CompiledFiles,
-  name: string,
-  known: Asset | undefined,
-  memory: { left: number },
-  checkedAt: number,
-): Asset | undefined {
-  const root = resolve(files.root)
-  const file = root + name.split('/').join(sep)
-  const stat = statFile(file, root)
-  if (!stat) return undefined
-  if (known && known.size === stat.size && known.modifiedMs === stat.mtimeMs) {
-    known.checkedAt = checkedAt
-    return known
-  }
-  const held = stat.size <= limits.assetBytesMax && stat.size <= memory.left
-  const body = held ? readFileSync(file) : undefined
-  if (body) memory.left -= body.length
-  const etag = toEtag(body, stat)
-  const headers = [
-    ...toAssetHeaders(files, name, toAssetType(extname(file))),
-    'ETag',
-    etag,
-    'Last-Modified',
-    stat.mtime.toUTCString(),
-  ]
-  return { file, size: body?.length ?? stat.size, modifiedMs: stat.mtimeMs, headers, etag, body, checkedAt }
-}
+const openStream = (fd: number, start: number, length: number): ReadStream =>
+  createReadStream('', { fd, start, end: start + length - 1, highWaterMark: chunkBytes })
 
-/** A regular file that lies in the folder also when all links are followed. */
-function statFile(file: string, root: string): Stats | undefined {
-  try {
-    const stat = statSync(file)
-    return stat.isFile() && realpathSync(file).startsWith(realpathSync(root) + sep) ? stat : undefined
-  } catch {
-    // Not there, not readable, a name no file can have: there is no such file.
-    return undefined
-  }
-}
-
-/** Of the content where it is held, else of size and time. */
-const toEtag = (body: Buffer | undefined, stat: Stats): string =>
-  `"${body ? createHash('sha256').update(body).digest('base64url').slice(0, 27) : `${stat.size.toString(36)}-${stat.mtimeMs.toString(36)}`}"`
+const chunkBytes = 262_144

@@ -1,31 +1,16 @@
-import { isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { buildConnector, Client } from 'undici'
-import type { CompiledServer, CompiledUpstream } from '../compile.ts'
+import type { CompiledUpstream } from '../compile.ts'
 import { limits } from '../limits.ts'
-import { createGroup } from '../upstreams/group.ts'
-import type { Group } from '../upstreams/group.ts'
-import type { HealthChange } from '../upstreams/health.ts'
-import { createResolver } from './resolve.ts'
-import type { FollowedName, Resolver } from './resolve.ts'
 
 /** Connections to the servers of all upstreams, one request at a time on each. */
 export interface Pool {
-  of(upstream: CompiledUpstream): UpstreamServers
-  all(): UpstreamServers[]
+  /** A connection to the upstream's next server; undefined when it has too many in use. */
+  take(upstream: CompiledUpstream, fresh?: boolean): Lease | undefined
   /** Closes connections that are not in use; those in use follow when they are given back. */
   close(): Promise<void>
   /** Connections in use. */
   inUse(): number
-}
-
-export interface UpstreamServers {
-  group: Group
-  /** A connection to one of its servers, on which no request was sent before if it is to be `fresh`. */
-  take(index: number, fresh: boolean): Lease
-  /** A connection of its own for a check. */
-  openForCheck(index: number): Client
-  close(): Promise<void>
 }
 
 export interface Lease {
@@ -42,81 +27,53 @@ export interface Lease {
   drop(): void
 }
 
-export interface PoolOptions {
-  /** Milliseconds that only grow. */
-  now: () => number
-  onChange: (upstream: CompiledUpstream, change: HealthChange) => void
-}
+export function createPool(): Pool {
+  const servers = new Map<URL, Server>()
+  const turns = new Map<CompiledUpstream, number>()
 
-export function createPool({ now, onChange }: PoolOptions): Pool {
-  const known = new Map<CompiledUpstream, UpstreamServers>()
-  const resolver = createResolver({ now })
-
-  function of(upstream: CompiledUpstream): UpstreamServers {
-    const servers = known.get(upstream)
-    if (servers) return servers
-    const group = createGroup(upstream, { now, onChange: (change) => onChange(upstream, change) })
-    const created = createServers(group, resolver)
-    known.set(upstream, created)
-    return created
+  function take(upstream: CompiledUpstream, fresh = false): Lease | undefined {
+    const turn = turns.get(upstream) ?? 0
+    if (upstream.servers.length > 1) turns.set(upstream, (turn + 1) % upstream.servers.length)
+    const url = upstream.servers[turn] as URL
+    let server = servers.get(url)
+    if (!server) {
+      server = createServer(url, upstream.connectTimeoutMs)
+      servers.set(url, server)
+    }
+    return server.take(fresh)
   }
 
   return {
-    of,
-    all: () => [...known.values()],
+    take,
     close: async () => {
-      await Promise.all([...known.values()].map((servers) => servers.close()))
+      await Promise.all([...servers.values()].map((server) => server.close()))
     },
-    inUse: () => [...known.values()].reduce((sum, { group }) => sum + group.inFlight(), 0),
-  }
-}
-
-function createServers(group: Group, resolver: Resolver): UpstreamServers {
-  const servers = group.upstream.servers.map((server, index) => createServer(group, index, server, resolver))
-  return {
-    group,
-    take: (index, fresh) => (servers[index] as Server).take(fresh),
-    openForCheck: (index) => (servers[index] as Server).openForCheck(),
-    close: async () => {
-      await Promise.all(servers.map((server) => server.close()))
-    },
+    inUse: () => [...servers.values()].reduce((sum, server) => sum + server.inUse(), 0),
   }
 }
 
 interface Server {
-  take(fresh: boolean): Lease
-  openForCheck(): Client
+  take(fresh: boolean): Lease | undefined
   close(): Promise<void>
+  inUse(): number
 }
 
-function createServer(group: Group, index: number, { url, origin }: CompiledServer, resolver: Resolver): Server {
+function createServer(url: URL, connectTimeoutMs: number): Server {
   const idle: Lease[] = []
+  let inUse = 0
   let closed = false
-  const name = isAddress(url) ? undefined : resolver.follow(url.hostname)
-  const connect = buildConnector({
-    timeout: group.upstream.connectTimeoutMs,
-    ...(name && { lookup: name.lookup }),
-  })
-  let version = 0
 
-  function take(fresh: boolean): Lease {
-    group.begin(index)
-    if (name) followName(name)
+  function take(fresh: boolean): Lease | undefined {
+    if (inUse >= limits.upstreamConnectionsMax) return undefined
+    inUse++
     return (fresh ? undefined : idle.pop()) ?? open()
   }
 
-  /** Connections to an address that the name no longer has are not used again. */
-  function followName(followed: FollowedName): void {
-    followed.touch()
-    if (followed.version() === version) return
-    version = followed.version()
-    for (const { client } of idle.splice(0)) void client.close()
-  }
+  const connect = buildConnector({ timeout: connectTimeoutMs })
 
   function open(): Lease {
     let socket: Socket | undefined
-    const openedAt = version
-    const client = new Client(origin, {
+    const client = new Client(url.origin, {
       pipelining: 1,
       connect: (options, callback) =>
         connect(options, (...result) => {
@@ -129,17 +86,17 @@ function createServer(group: Group, index: number, { url, origin }: CompiledServ
     })
     const lease: Lease = {
       client,
-      server: origin,
+      server: url.origin,
       used: false,
       failed: () => socket?.errored != null,
       release: () => {
-        group.end(index)
+        inUse--
         lease.used = true
-        if (closed || openedAt !== version) void client.close()
+        if (closed) void client.close()
         else idle.push(lease)
       },
       drop: () => {
-        group.end(index)
+        inUse--
         void client.destroy()
       },
     }
@@ -148,12 +105,10 @@ function createServer(group: Group, index: number, { url, origin }: CompiledServ
 
   return {
     take,
-    openForCheck: () => new Client(origin, { connect, maxHeaderSize: limits.upstreamHeaderBytesMax }),
     close: async () => {
       closed = true
       await Promise.all(idle.splice(0).map(({ client }) => client.close()))
     },
+    inUse: () => inUse,
   }
 }
-
-const isAddress = ({ hostname }: URL): boolean => isIP(hostname.replace(/^\[|\]$/g, '')) !== 0

@@ -36,7 +36,8 @@ export default {
           respond: { status: 404, type: 'application/json; charset=utf-8', body: '{"detail":"Not Found"}' },
         },
 
-        // Nothing is 'immutable': Unity's files keep their names from build to build, so browsers ask each time.
+        // Nothing is 'immutable': Unity's files keep their names from build to build, so browsers ask each time (unless
+        // the build is set to name them by their hashes).
         { path: '/*', files: { root: 'origin/maratang/web' } },
       ],
     },

@@ -1,6 +1,5 @@
-import { isFresh, isNavigation, isServable, toAssetHeaders, toAssetType } from '../actions/files.ts'
+import { isFresh, isNavigation, isServable, readConditions, toAssetHeaders } from '../actions/files.ts'
 import { toClientHeaders } from '../actions/headers.ts'
-import { fieldValue } from '../exchange.ts'
 import type { FilesPlan } from '../plan.ts'
 import { toRefusal, toResponseInit } from './answer.ts'
 import type { Finish } from './answer.ts'
@@ -28,8 +27,8 @@ export async function readAsset(
   }
   const { answer, name } = found
   const etag = answer.headers.get('etag')
-  const status = etag !== null && isFresh(fieldValue(plan.exchange.headers, 'if-none-match'), etag) ? 304 : 200
-  const own = toAssetHeaders(plan.files, name, toAssetType(/\.[^./]+$/.exec(name)?.[0] ?? ''))
+  const status = etag !== null && isFresh(readConditions(plan.exchange.headers), etag) ? 304 : 200
+  const own = toAssetHeaders(plan.files, name)
   if (etag !== null) own.push('ETag', etag)
   const length = answer.headers.get('content-length')
   if (length !== null && status === 200) own.push('Content-Length', length)

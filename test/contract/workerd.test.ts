@@ -16,6 +16,9 @@ runSuite('workerd', {
     'passes on a body with GET': 'fetch has none; such a request gets 501',
     "answers 502 when the upstream's answer is not HTTP":
       'fetch does not tell why it failed: it is 502 with the code upstream_unreachable',
+    'sends the part of a file that is asked for, or the whole':
+      'the binding has no parts: the whole is sent, as it may be',
+    'answers 304 to whoever has had the file since it changed': 'the binding tells no time of a file, only its tag',
     'trusted edges': 'this is the edge: what it signs is checked behind it (zone.test.ts)',
   },
 })

@@ -190,7 +190,7 @@ function describePlan(plan: Plan, token = ''): { outcome: string; facts: Record<
 /** What an upstream or a folder would add: of an upstream nothing is known; a path without an ending is a page. */
 function toReceived(plan: Exclude<Plan, { kind: 'answer' }>): string[] {
   if (plan.kind === 'proxy') return []
-  return toAssetHeaders(plan.files, /\.\w+$/.test(plan.path) ? plan.path : '/index.html', 'text/html')
+  return toAssetHeaders(plan.files, /\.\w+$/.test(plan.path) ? plan.path : '/index.html')
 }
 
 function describeAnswer({ status, headers, refusal }: Extract<Plan, { kind: 'answer' }>): string {

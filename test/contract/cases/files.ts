@@ -68,6 +68,43 @@ export const files: Case[] = [
     },
   },
   {
+    name: 'keeps for a year what has a hash in its name, and only that',
+    async check(world) {
+      const controlOf = async (target: string): Promise<string | undefined> =>
+        (await get(world, target)).field('cache-control')
+      expect(await controlOf('/plain/app.3f9a1c2b.js')).toBe('public, max-age=31536000, immutable')
+      expect(await controlOf('/plain/app.js')).toBe('no-cache')
+    },
+  },
+  {
+    name: "sends Unity's builds under their names, as what is inside them",
+    async check(world) {
+      const answer = await get(world, '/Build/game.wasm.br', [['Accept-Encoding', 'br']])
+      expect([answer.status, answer.field('content-type'), answer.field('content-encoding')]).toEqual([
+        200,
+        'application/wasm',
+        'br',
+      ])
+    },
+  },
+  {
+    name: 'sends the part of a file that is asked for, or the whole',
+    async check(world) {
+      const some = await get(world, '/app.js', [['Range', 'bytes=0-6']])
+      expect([some.status, some.text, some.field('content-range')]).toEqual([206, 'console', 'bytes 0-6/20'])
+      const beyond = await get(world, '/app.js', [['Range', 'bytes=20-']])
+      expect([beyond.status, beyond.field('content-range')]).toEqual([416, 'bytes */20'])
+      expect((await get(world, '/app.js', [['Range', 'bytes=0-1,4-5']])).status).toBe(200)
+    },
+  },
+  {
+    name: 'answers 304 to whoever has had the file since it changed',
+    async check(world) {
+      const changed = (await get(world, '/app.js')).field('last-modified') ?? ''
+      expect((await get(world, '/app.js', [['If-Modified-Since', changed]])).status).toBe(304)
+    },
+  },
+  {
     name: "shows an SPA's index for its pages, and 404 for a missing script",
     async check(world) {
       const shown = await get(world, '/orders/7', page)
