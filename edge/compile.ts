@@ -9,12 +9,28 @@ import type { PathPattern } from './path.ts'
 import { bindPolicies } from './policies/index.ts'
 import type { BoundPolicy } from './policies/index.ts'
 import { readHost } from './exchange.ts'
-import { findAnswerFieldFaults, findFieldFaults } from './field-faults.ts'
+import { findAnswerFieldFaults, findFieldFaults, findUnseenField } from './field-faults.ts'
 import { readTable } from './read-table.ts'
 import type { FoundFault, ReadRow, ReadSite, ReadTable } from './read-table.ts'
 import { findNear, suggest } from './shape.ts'
 import { actionNames } from './table-shape.ts'
-import type { ErrorShape, Files, HeaderEdits, Key, Proxy, Redirect, Respond, Route, Site, Upstream } from './table.ts'
+import type {
+  Balance,
+  ErrorShape,
+  Files,
+  HeaderEdits,
+  Health,
+  Key,
+  Proxy,
+  Redirect,
+  Respond,
+  Retry,
+  Route,
+  Server,
+  Site,
+  Upstream,
+} from './table.ts'
+import { isIdempotent } from './upstreams/retry.ts'
 import { createVerifier, findKeyFaults, findSecretFault } from './token.ts'
 import type { Verifier } from './token.ts'
 import type { Environment } from './variables.ts'
@@ -80,10 +96,14 @@ export interface CompiledRoute {
 }
 
 export type CompiledAction =
-  | ({ kind: 'proxy'; upstream: CompiledUpstream; readTimeoutMs: number; idleMs: number; edits: RequestEdits } & Omit<
-      Proxy,
-      'to'
-    >)
+  | ({
+      kind: 'proxy'
+      upstream: CompiledUpstream
+      readTimeoutMs: number
+      idleMs: number
+      retry: CompiledRetry
+      edits: RequestEdits
+    } & Omit<Proxy, 'to' | 'retry'>)
   | { kind: 'files'; files: CompiledFiles }
   | ({ kind: 'redirect' } & Required<Redirect>)
   | ({ kind: 'respond' } & Required<Respond>)
@@ -100,8 +120,29 @@ export interface CompiledUpstream {
   id: string
   name: string
   table: string
-  servers: URL[]
+  servers: CompiledServer[]
+  balance: Balance
+  slowStartMs: number
+  health: CompiledHealth | undefined
+  inFlightMax: number
   connectTimeoutMs: number
+}
+
+export interface CompiledServer {
+  url: URL
+  /** 'http://127.0.0.1:8100'. */
+  origin: string
+  weight: number
+  backup: boolean
+}
+
+/** `status` undefined: any from 200 to 399. */
+export type CompiledHealth = Required<Omit<Health, 'status'>> & { status: number | undefined }
+
+/** When a request is sent again. */
+export interface CompiledRetry {
+  attempts: number
+  statuses: readonly number[]
 }
 
 export interface CompiledFiles {
@@ -189,18 +230,53 @@ async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: C
   }
 }
 
-function compileUpstreams({ name: table, upstreams }: ReadTable): Map<string, CompiledUpstream> {
+function compileUpstreams({ name: table, upstreams, report }: ReadTable): Map<string, CompiledUpstream> {
   const compile = ([name, upstream]: [string, Upstream | undefined]): [string, CompiledUpstream] => [
     name,
     {
       id: `${table}/${name}`,
       name,
       table,
-      servers: (upstream?.servers ?? []).map((server) => new URL(server)),
+      servers: (upstream?.servers ?? []).map(compileServer),
+      balance: upstream?.balance ?? 'round-robin',
+      slowStartMs: upstream?.slowStartMs ?? limits.slowStartMs,
+      health: upstream?.health && compileHealth(upstream.health),
+      inFlightMax: upstream?.inFlightMax ?? limits.inFlightMax,
       connectTimeoutMs: upstream?.connectTimeoutMs ?? limits.connectTimeoutMs,
     },
   ]
+  for (const [name, upstream] of upstreams) if (upstream) findUpstreamFaults(name, upstream, report)
   return new Map(upstreams.map(compile))
+}
+
+function compileServer(server: string | Server): CompiledServer {
+  const { url, weight = 1, backup = false } = typeof server === 'string' ? { url: server } : server
+  const parsed = new URL(url)
+  return { url: parsed, origin: parsed.origin, weight, backup }
+}
+
+const compileHealth = (health: Health): CompiledHealth => ({
+  path: health.path,
+  everyMs: health.everyMs ?? limits.healthEveryMs,
+  timeoutMs: health.timeoutMs ?? limits.healthTimeoutMs,
+  healthyAfter: health.healthyAfter ?? limits.healthyAfter,
+  unhealthyAfter: health.unhealthyAfter ?? limits.unhealthyAfter,
+  status: health.status,
+})
+
+/** What no server could be chosen by, or nobody can have meant. */
+function findUpstreamFaults(name: string, { servers, balance }: Upstream, report: ReadTable['report']): void {
+  const at = `upstreams.${name}.servers`
+  const compiled = servers.map(compileServer)
+  if (compiled.every(({ backup }) => backup)) report(at, 'are all backups', 'leave one that is not')
+  else if (compiled.every(({ weight, backup }) => backup || weight === 0))
+    report(at, 'have no weight', 'give one a weight above 0')
+  const seen = compiled.map(({ origin }) => origin)
+  for (const twice of new Set(seen.filter((origin, index) => seen.indexOf(origin) !== index)))
+    report(at, `name ${twice} twice`, 'give it more weight instead')
+  const field = typeof balance === 'object' && typeof balance.hash === 'object' && 'header' in balance.hash
+  const faults = field ? findUnseenField((balance.hash as { header: string }).header, 'balance.hash.header') : []
+  for (const fault of faults) report(`upstreams.${name}.${fault.at}`, fault.problem, fault.fix)
 }
 
 async function compileKeys({ name: table, keys, report }: ReadTable): Promise<Map<string, Verifier>> {
@@ -332,6 +408,8 @@ function compileProxy(
       `'${proxy.path}' is not in canonical form`,
       'write no dot segments, empty segments or needless escapes',
     )
+  if (proxy.retry && route.methods?.every((method) => !isIdempotent(method)))
+    report('proxy.retry', `has nothing to send again: no ${route.methods.join(' or ')} may be repeated`, 'drop it')
   if (!upstream)
     return void report(
       'proxy.to',
@@ -344,9 +422,16 @@ function compileProxy(
     upstream,
     readTimeoutMs: proxy.readTimeoutMs ?? limits.readTimeoutMs,
     idleMs: proxy.idleMs ?? limits.websocketIdleMs,
+    retry: compileRetry(proxy.retry),
     edits: compileRequestEdits(route.requestHeaders ?? {}),
   }
 }
+
+/** One attempt: none is sent again. */
+const compileRetry = (retry: false | Retry = {}): CompiledRetry =>
+  retry === false
+    ? { attempts: 1, statuses: [] }
+    : { attempts: retry.attempts ?? limits.retryAttempts, statuses: retry.statuses ?? [] }
 
 const compileRequestEdits = ({ set = {}, remove = [] }: HeaderEdits): RequestEdits => ({
   drops: new Set([...Object.keys(set), ...remove].map((name) => name.toLowerCase())),

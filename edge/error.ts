@@ -26,6 +26,7 @@ const errors = {
   upstream_malformed: { status: 502, title: 'Malformed upstream answer', source: 'upstream', retryable: false },
   keys_unavailable: { status: 503, title: 'Keys unavailable', source: 'gateway', retryable: true },
   limiter_unavailable: { status: 503, title: 'Limiter unavailable', source: 'gateway', retryable: true },
+  upstream_down: { status: 503, title: 'Upstream down', source: 'upstream', retryable: true },
   upstream_busy: { status: 503, title: 'Upstream busy', source: 'gateway', retryable: true },
   upstream_timeout: { status: 504, title: 'Upstream timeout', source: 'upstream', retryable: true },
   http_version: { status: 505, title: 'HTTP version not supported', source: 'client', retryable: false },

@@ -1,7 +1,7 @@
 import type { Address } from './address.ts'
 import type { CompiledRoute, CompiledSite } from './compile.ts'
 import { readAddress } from './address.ts'
-import { readFieldName } from './identity.ts'
+import { deadlineField, readFieldName } from './identity.ts'
 import type { Identity } from './identity.ts'
 import { limits } from './limits.ts'
 import { readTarget } from './path.ts'
@@ -54,6 +54,8 @@ export interface Exchange {
   readonly expectsContinue: boolean
   /** The value of x-daemun-edge (`policies/trusted-edges.ts`). */
   readonly edgeSignature: string | undefined
+  /** How long a trusted hop still waits for the answer. */
+  readonly timeoutMs: number | undefined
   site: CompiledSite | undefined
   route: CompiledRoute | undefined
   identity: Identity | undefined
@@ -91,6 +93,7 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
     // RFC 9110 §10.1.1: HTTP/1.0 does not know it.
     expectsContinue: fields.expect !== undefined && raw.version !== '1.0',
     edgeSignature: fields.edgeSignature,
+    timeoutMs: client.trusted === true ? fields.timeoutMs : undefined,
     site: undefined,
     route: undefined,
     identity: undefined,
@@ -129,6 +132,7 @@ export interface Fields {
   forwardedFor: string
   forwardedProto: string
   edgeSignature: string | undefined
+  timeoutMs: number | undefined
   fault: Refusal | undefined
 }
 
@@ -149,6 +153,7 @@ function readFields(headers: string[]): Fields {
     forwardedFor: '',
     forwardedProto: '',
     edgeSignature: undefined,
+    timeoutMs: undefined,
     fault: undefined,
   }
   for (let i = 0; i < headers.length; i += 2) {
@@ -203,6 +208,9 @@ function readFields(headers: string[]): Fields {
         break
       case 'x-daemun-edge':
         fields.edgeSignature = value
+        break
+      case deadlineField:
+        if (/^\d{1,9}$/.test(value)) fields.timeoutMs = Math.min(fields.timeoutMs ?? Infinity, Number(value))
         break
       default:
         kind satisfies never

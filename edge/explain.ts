@@ -1,12 +1,15 @@
-import type { CompiledAction, CompiledGateway, CompiledRoute } from './compile.ts'
+import type { CompiledAction, CompiledGateway, CompiledHealth, CompiledRoute, CompiledUpstream } from './compile.ts'
 import { errorFacts } from './error.ts'
 import type { Refusal } from './error.ts'
 import type { RawRequest } from './exchange.ts'
 import { decide } from './gateway.ts'
 import type { Trace } from './gateway.ts'
+import { limits } from './limits.ts'
 import { matchesPattern } from './path.ts'
-import type { Plan } from './plan.ts'
+import type { Plan, ProxyPlan } from './plan.ts'
 import type { Facts, LimitRule, Limiter } from './runtime.ts'
+import { describeBalance, toBalanceKey } from './upstreams/balance.ts'
+import { createGroup } from './upstreams/group.ts'
 
 /** What the gateway would do with a request and why: data, so that people and machines read the same. */
 export interface Explanation {
@@ -24,7 +27,18 @@ export interface Explanation {
 }
 
 export type ExplainedAction =
-  | { kind: 'proxy'; upstream: string; servers: string[]; target: string; websocket: boolean }
+  | {
+      kind: 'proxy'
+      upstream: string
+      servers: string[]
+      balance: string
+      /** What of the upstream is told besides: weights and backups, checks, bounds. */
+      settings: string[]
+      /** The server that a gateway which has just started would ask. */
+      asks: { server: string; reason: string }
+      target: string
+      websocket: boolean
+    }
   | { kind: 'files'; root: string; path: string; spa: boolean }
   | {
       kind: 'answer'
@@ -115,6 +129,9 @@ function toExplainedAction(plan: Plan): ExplainedAction {
       kind: 'proxy',
       upstream: plan.upstream.name,
       servers: plan.upstream.servers.map((server) => server.origin),
+      balance: describeBalance(plan.upstream.balance),
+      settings: describeSettings(plan.upstream),
+      asks: toAsked(plan),
       target: plan.target,
       websocket: plan.websocket,
     }
@@ -128,6 +145,30 @@ function toExplainedAction(plan: Plan): ExplainedAction {
     body: plan.body,
   }
 }
+
+/** Decided as serving does, as long as every server is up and none is busy. */
+function toAsked({ upstream, exchange }: ProxyPlan): { server: string; reason: string } {
+  const group = createGroup(upstream, { now: () => 0 })
+  const server = group.serverAt(group.choose(exchange)).origin
+  const { balance, servers } = upstream
+  if (servers.length === 1) return { server, reason: 'it is the only one' }
+  if (typeof balance === 'string') return { server, reason: `${balance}: the first when all are up` }
+  return { server, reason: `${describeBalance(balance)}: the same for '${toBalanceKey(balance, exchange)}'` }
+}
+
+function describeSettings({ servers, health, inFlightMax, slowStartMs }: CompiledUpstream): string[] {
+  return [
+    ...servers
+      .filter(({ weight, backup }) => weight !== 1 || backup)
+      .map(({ origin, weight, backup }) => `${origin} ${backup ? 'is a backup, ' : ''}weighs ${weight}`),
+    ...(health ? [describeHealth(health)] : []),
+    ...(servers.length > 1 ? [`slowStartMs ${slowStartMs}`] : []),
+    `inFlightMax ${inFlightMax}`,
+  ]
+}
+
+const describeHealth = ({ path, everyMs, timeoutMs, healthyAfter, unhealthyAfter, status }: CompiledHealth): string =>
+  `checked at ${path} every ${everyMs} ms for ${status ?? '200 to 399'} within ${timeoutMs} ms; aside after ${unhealthyAfter}, back after ${healthyAfter}`
 
 function toDetail({ code, detail }: Refusal): string {
   const { title } = errorFacts(code)
@@ -163,8 +204,15 @@ function toAnswerEdits(plan: Plan): Explanation['responseHeaders'] {
 
 function toLimits(plan: Plan, route: CompiledRoute | undefined): Record<string, number> {
   if (plan.kind !== 'proxy' || !route) return {}
-  const { idleMs, readTimeoutMs, bodyBytesMax, upstream } = plan
-  return { connectTimeoutMs: upstream.connectTimeoutMs, readTimeoutMs, bodyBytesMax, ...(plan.websocket && { idleMs }) }
+  const { idleMs, readTimeoutMs, timeoutMs, bodyBytesMax, upstream } = plan
+  return {
+    connectTimeoutMs: upstream.connectTimeoutMs,
+    readTimeoutMs,
+    ...(timeoutMs !== undefined && { timeoutMs }),
+    bodyBytesMax,
+    ...(plan.retry.attempts !== limits.retryAttempts && { attempts: plan.retry.attempts }),
+    ...(plan.websocket && { idleMs }),
+  }
 }
 
 function pairs(flat: string[]): [string, string][] {

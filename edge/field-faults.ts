@@ -1,4 +1,4 @@
-import { identityFields, readFieldName } from './identity.ts'
+import { deadlineField, identityFields, readFieldName } from './identity.ts'
 import type { FieldKind } from './identity.ts'
 import type { HeadersPreset, Limit, Route } from './table.ts'
 
@@ -55,7 +55,7 @@ function findMethodFault(method: string): FieldFault[] {
 }
 
 /** Rows and limits see the client's own fields only: what frames a request or names the client is read before them. */
-function findUnseenField(name: string, at: string): FieldFault[] {
+export function findUnseenField(name: string, at: string): FieldFault[] {
   if (visible.has(readFieldName(name).kind)) return []
   return [
     { at, problem: `names '${name}', which is not passed on, so no request has it here`, fix: 'name another field' },
@@ -75,6 +75,7 @@ function findRequestFieldFault(name: string): FieldFault[] {
 
 const requestFieldsOfOurs = new Set<string>([
   ...Object.values(identityFields),
+  deadlineField,
   'keep-alive',
   'proxy-connection',
   'te',

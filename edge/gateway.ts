@@ -135,6 +135,8 @@ function act(exchange: Exchange, route: CompiledRoute): Plan {
       bodyBytesMax: route.bodyBytesMax,
       websocket: exchange.websocket && action.websocket === true,
       idleMs: action.idleMs,
+      timeoutMs: earlier(action.timeoutMs, exchange.timeoutMs),
+      retry: action.retry,
       response,
     }
   }
@@ -151,6 +153,9 @@ function act(exchange: Exchange, route: CompiledRoute): Plan {
   if (action.kind === 'redirect') return redirect(exchange, action.status, toLocation(action.to, exchange))
   return answer(exchange, action.status, action.body === '' ? [] : ['Content-Type', action.type], action.body)
 }
+
+const earlier = (own: number | undefined, asked: number | undefined): number | undefined =>
+  own === undefined || asked === undefined ? (own ?? asked) : Math.min(own, asked)
 
 /** The answer to a request that the gateway will not serve, in the shape that the site's clients parse. */
 export function refuse(exchange: Exchange, refusal: Refusal): AnswerPlan {

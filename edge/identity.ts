@@ -39,6 +39,9 @@ export type FieldKind =
   | 'refuse' // aliases one of ours in a reader that folds '_' and '.' into '-'
   | SpecialField
 
+/** Says upstream how many milliseconds the answer may still take: Envoy's name, which its proxies and meshes obey. */
+export const deadlineField = 'x-envoy-expected-rq-timeout-ms'
+
 const specialFields = [
   'host',
   'content-length',
@@ -51,6 +54,7 @@ const specialFields = [
   'x-forwarded-for',
   'x-forwarded-proto',
   'x-daemun-edge',
+  deadlineField,
 ] as const
 type SpecialField = (typeof specialFields)[number]
 

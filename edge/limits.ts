@@ -46,8 +46,37 @@ export const limits = {
   informationalMax: 8,
   /** A connection to an upstream that nobody uses is closed after this; below what origins keep (Node: 5 s). */
   upstreamIdleMs: 4_000,
-  /** Connections to one server of an upstream. */
-  upstreamConnectionsMax: 1_024,
+  /** The default of an upstream's `inFlightMax`. */
+  inFlightMax: 1_024,
+  /** So many failures in a row put a server aside. */
+  upstreamFailuresMax: 5,
+  /** For how long; twice as long each time, up to `ejectionMsMax`. */
+  ejectionMs: 10_000,
+  ejectionMsMax: 300_000,
+  /** A server this slow on average, and five times slower than all others, is put aside. */
+  slowServerMs: 1_000,
+  /** The default of an upstream's `slowStartMs`. */
+  slowStartMs: 10_000,
+  /** The defaults of `health.everyMs`, `timeoutMs`, `healthyAfter` and `unhealthyAfter`. */
+  healthEveryMs: 5_000,
+  healthTimeoutMs: 2_000,
+  healthyAfter: 2,
+  unhealthyAfter: 3,
+  /** Checks change a server's state at most once in this time. */
+  healthChangeMs: 10_000,
+  /** The default of `retry.attempts`. */
+  retryAttempts: 2,
+  /** Of an upstream's requests, so many in a hundred may be sent again, and `retryFloor` in each window. */
+  retryBudgetPercent: 10,
+  retryFloor: 32,
+  retryWindowMs: 10_000,
+  /** A server's name is looked up again after this; its last address is used when that takes longer than `lookupWaitMs`. */
+  lookupFreshMs: 5_000,
+  lookupWaitMs: 200,
+  /** A name that cannot be resolved is looked up again after this. */
+  lookupAgainMs: 1_000,
+  /** Look-ups at a time: they take threads that files need too. */
+  lookupsMax: 2,
   /** A token's text; above it 401. */
   tokenBytesMax: 8_192,
   /** Verified tokens that are remembered, per key. */

@@ -21,6 +21,14 @@ export interface Metrics {
 export interface Gauge {
   name: string
   help: string
+  value: number | Sample[]
+  /** Default 'gauge'. */
+  type?: 'counter'
+}
+
+/** One of several values of a name. */
+export interface Sample {
+  labels: Record<string, string>
   value: number
 }
 
@@ -115,8 +123,15 @@ export function createMetrics(): Metrics {
         'Answers that did not end whole.',
         toLines('daemun_cut_answers_total', cuts),
       ),
-      ...[{ name: 'daemun_open_requests', help: 'Requests being served.', value: open }, ...gauges].map(
-        ({ name, help, value }) => family(name, 'gauge', help, [`${name} ${value}`]),
+      ...[openGauge(open), ...gauges].map(({ name, help, value, type = 'gauge' }) =>
+        family(
+          name,
+          type,
+          help,
+          typeof value === 'number'
+            ? [`${name} ${value}`]
+            : value.map((sample) => `${name}${labels(sample.labels)} ${sample.value}`),
+        ),
       ),
     ].join('')
   }
@@ -130,6 +145,8 @@ export function createMetrics(): Metrics {
     toText,
   }
 }
+
+const openGauge = (value: number): Gauge => ({ name: 'daemun_open_requests', help: 'Requests being served.', value })
 
 const createSeries = (own: Series['own']): Series => ({
   own,

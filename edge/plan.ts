@@ -1,4 +1,4 @@
-import type { CompiledFiles, CompiledUpstream, ResponseEdits } from './compile.ts'
+import type { CompiledFiles, CompiledRetry, CompiledUpstream, ResponseEdits } from './compile.ts'
 import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
 
@@ -29,6 +29,9 @@ export interface ProxyPlan {
   /** The request asks for a WebSocket and the row lets it through. */
   websocket: boolean
   idleMs: number
+  /** From the request's beginning to the answer's end; undefined: no bound. */
+  timeoutMs: number | undefined
+  retry: CompiledRetry
   response: ResponseEdits
 }
 

@@ -6,7 +6,7 @@ import type { AnswerPlan, FilesPlan, ProxyPlan } from './plan.ts'
 /** What deciding needs to know of the world. `explain` and tests bring their own. */
 export interface Facts {
   /** Who asks and over which scheme, through the declared chain of trusted hops. */
-  clientAddress(raw: RawRequest, fields: Fields): { address: Address; scheme: 'http' | 'https' }
+  clientAddress(raw: RawRequest, fields: Fields): ClientAddress
   /** Whether requests come here first (they are signed) or through the edge (signatures are checked). */
   isEdge: boolean
   /** Counts requests. */
@@ -19,6 +19,13 @@ export interface Facts {
   monotonic(): number
   /** Unique, unguessable, of visible ASCII. */
   randomId(): string
+}
+
+export interface ClientAddress {
+  address: Address
+  scheme: 'http' | 'https'
+  /** The request came from a declared hop: what that says of its own time is believed. */
+  trusted?: boolean
 }
 
 /** Everything that differs between Node and Workers. `Io` is what a request came on, `Reply` what it is answered with. */
@@ -38,11 +45,13 @@ export interface Outcome {
   /** Bytes of the answer's body. */
   bytes: number
   /** 'done', or why the answer is not whole. */
-  end: 'done' | 'client_gone' | 'upstream_cut' | 'stalled'
+  end: 'done' | 'client_gone' | 'upstream_cut' | 'stalled' | 'timed_out'
   /** Milliseconds from sending to the upstream until its head. */
   upstreamMs?: number
   /** The server that was asked. */
   server?: string
+  /** How often the upstream was asked, when it was more than once. */
+  attempts?: number
   /** Why an upstream gave no whole answer: an error code of the system or of the client library. */
   cause?: string
   /** What was refused in the end, when it was not the plan. */

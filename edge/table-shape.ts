@@ -9,6 +9,7 @@ const fieldValue = text(/^[\t\x20-\x7e]*$/, 'visible ASCII on one line')
 const name = { name: /^[a-z][a-z0-9-]*$/, what: 'lower-case letters, digits and dashes' }
 const fields = record(fieldValue, fieldName)
 const milliseconds = integer({ min: 1, max: 2_147_483_647 })
+const cookieName = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const errors = oneOf('problem', 'nest', 'fastapi', 'drf')
 const headers = either([isText, oneOf('strict', 'basic', 'none')], [() => true, fields])
 const host = text(
@@ -32,7 +33,7 @@ const tokenSource = either(
   [isText, oneOf('bearer')],
   [
     (value) => isRecord(value) && 'cookie' in value,
-    object({ required: { cookie: text(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'a cookie name') } }),
+    object({ required: { cookie: text(cookieName, 'a cookie name') } }),
   ],
   [() => true, object({ required: { query: text(/^[A-Za-z0-9_.-]+$/, "a parameter's name") } })],
 )
@@ -46,6 +47,10 @@ const edits = object({
   optional: { set: fields, remove: array(text(/^[A-Za-z0-9-]+$/, 'a field name')) },
 })
 
+const retry = object({
+  optional: { attempts: integer({ min: 2, max: 10 }), statuses: array(oneOf(502, 503, 504)) },
+})
+
 const proxy = object({
   required: { to: text() },
   optional: {
@@ -54,6 +59,8 @@ const proxy = object({
     websocket: oneOf(true, false),
     readTimeoutMs: milliseconds,
     idleMs: milliseconds,
+    timeoutMs: milliseconds,
+    retry: either([isBoolean, oneOf(false)], [() => true, retry]),
   },
 })
 
@@ -137,11 +144,51 @@ const site = object({
   },
 })
 
-const upstream = object({
-  required: {
-    servers: array(text(isOrigin, "an origin such as 'http://127.0.0.1:8100', without a path"), { min: 1 }),
+const origin = text(isOrigin, "an origin such as 'http://127.0.0.1:8100', without a path")
+const server = object({
+  required: { url: origin },
+  optional: { weight: integer({ min: 0, max: 1_000 }), backup: oneOf(true, false) },
+})
+
+const balance = either(
+  [isText, oneOf('round-robin', 'least-connections')],
+  [
+    () => true,
+    object({
+      required: {
+        hash: either(
+          [isText, oneOf('address')],
+          [
+            (value) => isRecord(value) && 'cookie' in value,
+            object({ required: { cookie: text(cookieName, 'a cookie name') } }),
+          ],
+          [() => true, object({ required: { header: text(/^[A-Za-z0-9-]+$/, 'a field name') } })],
+        ),
+      },
+    }),
+  ],
+)
+
+const health = object({
+  required: { path: text(/^\/[\x21-\x7e]*$/, "a path such as '/health'") },
+  optional: {
+    everyMs: integer({ min: 100, max: 3_600_000 }),
+    timeoutMs: milliseconds,
+    healthyAfter: integer({ min: 1, max: 100 }),
+    unhealthyAfter: integer({ min: 1, max: 100 }),
+    status: integer({ min: 200, max: 599 }),
   },
-  optional: { connectTimeoutMs: milliseconds },
+})
+
+const upstream = object({
+  required: { servers: array(either([isText, origin], [() => true, server]), { min: 1 }) },
+  optional: {
+    balance,
+    slowStartMs: integer({ min: 0, max: 3_600_000 }),
+    health,
+    inFlightMax: integer({ min: 1, max: 1_000_000 }),
+    connectTimeoutMs: milliseconds,
+  },
 })
 
 const key = object({

@@ -14,10 +14,48 @@ export interface Table {
 }
 
 export interface Upstream {
-  /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; several are taken in turn. */
-  servers: string[]
+  /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; or with what tells them apart. */
+  servers: (string | Server)[]
+  /** Which of several servers is asked. Default 'round-robin'. */
+  balance?: Balance
+  /** A server that has come back reaches its full share after this. Default 10,000; 0: at once. */
+  slowStartMs?: number
+  /** Asks each server whether it is well. Without it, servers are judged by their answers only. */
+  health?: Health
+  /** How many requests may be with the upstream at once; above it 503. Default 1,024. */
+  inFlightMax?: number
   /** How long a connection may take to open; then 504. Default 2,000. */
   connectTimeoutMs?: number
+}
+
+export interface Server {
+  /** The origin. */
+  url: string
+  /** How much it takes, compared with the others; 0: nothing. Default 1. */
+  weight?: number
+  /** Asked only when no other server can be. Default false. */
+  backup?: boolean
+}
+
+/** In turn, by weight; the least busy; or always the same one for an address, a field's or a cookie's value. */
+export type Balance =
+  | 'round-robin'
+  | 'least-connections'
+  | { hash: 'address' | { header: string } | { cookie: string } }
+
+export interface Health {
+  /** What is asked for with GET. */
+  path: string
+  /** How often each server is asked, give or take a tenth. Default 5,000. */
+  everyMs?: number
+  /** An answer must have come by then. Default 2,000. */
+  timeoutMs?: number
+  /** So many good checks in a row bring a server back. Default 2. */
+  healthyAfter?: number
+  /** So many bad ones in a row put it aside. Default 3. */
+  unhealthyAfter?: number
+  /** The status of a good answer. Default any from 200 to 399. */
+  status?: number
 }
 
 export interface Key {
@@ -168,6 +206,17 @@ export interface Proxy {
   readTimeoutMs?: number
   /** How long a WebSocket may stay silent both ways. Default 3,600,000. */
   idleMs?: number
+  /** When the whole answer must have come, all attempts together; the upstream is told what is left. Default never. */
+  timeoutMs?: number
+  /** When a failed request is sent once more; false: never. Never one with a body, nor one that may not be repeated. */
+  retry?: false | Retry
+}
+
+export interface Retry {
+  /** How often at most a request is sent, the first time included. Default 2. */
+  attempts?: number
+  /** Statuses for which another server is asked. Default none. */
+  statuses?: (502 | 503 | 504)[]
 }
 
 export interface Files {

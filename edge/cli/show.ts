@@ -101,6 +101,7 @@ export function showExplanation(explanation: Explanation, paint: Paint): string 
         )
       : '',
     section('action', showAction(action, paint)),
+    action.kind === 'proxy' ? showUpstream(action, paint) : '',
     isProxied
       ? section(
           'limits',
@@ -143,6 +144,14 @@ function showPassedOver({ passedOver, site }: Explanation, paint: Paint): string
 function showPolicy({ name, asks, outcome, reason }: Explanation['policies'][number], paint: Paint): string[] {
   const marks: Record<string, string> = { pass: paint.good('✓'), redirect: paint.accent('→'), refuse: paint.bad('✗') }
   return [`${marks[outcome] ?? paint.dim('·')} ${name}`, asks, paint.dim(reason)]
+}
+
+/** Only what there is to choose: with one server, as long as nobody asks it whether it is well, nothing. */
+function showUpstream({ servers, settings, asks }: ExplainedAction & { kind: 'proxy' }, paint: Paint): string {
+  const checks = settings.some((setting) => setting.startsWith('checked'))
+  if (servers.length === 1 && !checks) return ''
+  const chosen = servers.length > 1 ? `${asks.server}  ${paint.dim(asks.reason)}` : ''
+  return section('asks', chosen || asks.server) + settings.map((one) => `    ${paint.dim(one)}\n`).join('')
 }
 
 function showAction(action: ExplainedAction, paint: Paint): string {

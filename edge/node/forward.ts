@@ -4,16 +4,19 @@ import type { Dispatcher } from 'undici'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { Refusal } from '../error.ts'
 import { fieldValue } from '../exchange.ts'
+import { deadlineField } from '../identity.ts'
 import { refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { ProxyPlan } from '../plan.ts'
 import { toBodyRefusal } from '../policies/body-size.ts'
 import type { Outcome } from '../runtime.ts'
+import { isWorthRepeating, mayRepeat } from '../upstreams/retry.ts'
+import type { Failure } from '../upstreams/retry.ts'
 import { sendAnswer } from './answer.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
 import { lingerOnClose } from './linger.ts'
-import type { Lease, Pool } from './pool.ts'
-import { isReusedConnectionLoss, toUpstreamRefusal } from './upstream-error.ts'
+import type { Lease, Pool, UpstreamServers } from './pool.ts'
+import { toBusyRefusal, toDeadlineRefusal, toFailure, toUpstreamRefusal } from './upstream-error.ts'
 
 /**
  * Passes a request on and the answer back, as it comes: no body is held, back-pressure goes both ways, and whoever
@@ -30,10 +33,18 @@ export type Join = (socket: Duplex, received: string[], server: string) => boole
 class Forwarding implements Dispatcher.DispatchHandler {
   readonly #plan: ProxyPlan
   readonly #io: NodeIo
-  readonly #pool: Pool
+  readonly #servers: UpstreamServers
   readonly #finish: Finish
   readonly #join: Join | undefined
   #lease: Lease | undefined
+  /** The server that is being asked. */
+  #index = -1
+  /** Servers that have failed. */
+  #tried: number[] | undefined
+  /** The server that is asked next, because this one's answer is not wanted. */
+  #next = -1
+  #deadline: NodeJS.Timeout | undefined
+  #timedOut = false
   #released = false
   #controller: Dispatcher.DispatchController | undefined
   #body: CountedBody | undefined
@@ -55,18 +66,35 @@ class Forwarding implements Dispatcher.DispatchHandler {
   constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join: Join | undefined) {
     this.#plan = plan
     this.#io = io
-    this.#pool = pool
+    this.#servers = pool.of(plan.upstream)
     this.#finish = finish
     this.#join = join
   }
 
-  start(fresh = this.#join !== undefined): void {
-    const { exchange, upstream, target, headers, readTimeoutMs } = this.#plan
-    const lease = this.#pool.take(upstream, fresh)
-    if (!lease) return this.#refuse(busy)
-    if (!this.#settled && this.#attempts === 0) this.#io.response.on('close', () => this.#onClose())
+  start(): void {
+    const { exchange, upstream, timeoutMs } = this.#plan
+    const { group } = this.#servers
+    if (group.inFlight() >= upstream.inFlightMax) return this.#refuse(toBusyRefusal(upstream.inFlightMax))
+    group.budget.count(exchange.startedAt)
+    const index = group.choose(exchange)
+    if (index === -1) return this.#refuse(group.toRefusal())
+    this.#io.response.on('close', () => this.#onClose())
+    if (timeoutMs !== undefined) {
+      const left = this.#leftMs(timeoutMs)
+      if (left <= 0) return this.#refuse(toDeadlineRefusal(timeoutMs))
+      this.#deadline = setTimeout(() => this.#onDeadline(), left)
+    }
+    this.#attempt(index, this.#join !== undefined)
+  }
+
+  #attempt(index: number, fresh: boolean): void {
+    const { exchange, target, headers, readTimeoutMs, timeoutMs } = this.#plan
+    const lease = this.#servers.take(index, fresh)
     this.#lease = lease
+    this.#index = index
     this.#released = false
+    this.#controller = undefined
+    this.#informational = 0
     this.#attempts++
     this.#sentAt = performance.now()
     const hasBody = exchange.hasBody && this.#readBody()
@@ -74,10 +102,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
       {
         path: target,
         method: exchange.method as Dispatcher.HttpMethod,
-        headers:
-          hasBody && exchange.contentLength !== null
-            ? [...headers, 'content-length', String(exchange.contentLength)]
-            : headers,
+        headers: withFields(headers, hasBody ? exchange.contentLength : null, timeoutMs && this.#leftMs(timeoutMs)),
         body: this.#body ?? null,
         // One request at a time on each connection: none waits for this one's answer to begin.
         blocking: false,
@@ -92,12 +117,15 @@ class Forwarding implements Dispatcher.DispatchHandler {
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
     if (this.#settled) controller.abort(clientGone)
+    else if (this.#timedOut) controller.abort(timedOut)
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
     if (status < 200) return this.#onInformational(controller)
-    this.#status = status
     this.#upstreamMs = performance.now() - this.#sentAt
+    if (status < 502 || status > 504) this.#servers.group.health.succeeded(this.#index, this.#upstreamMs)
+    else if (this.#isUnwanted(status)) return controller.abort(unwantedStatus)
+    this.#status = status
     const { exchange, response: edits } = this.#plan
     const received = toText(controller.rawHeaders)
     if ((status === 204 || status === 205) && hasContent(received)) return controller.abort(unexpectedContent)
@@ -136,6 +164,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
   onRequestUpgrade(controller: Dispatcher.DispatchController, status: number, _headers: unknown, socket: Duplex): void {
     this.#drop()
     if (this.#settled) return void socket.destroy()
+    clearTimeout(this.#deadline)
     if (status === 101 && this.#join?.(socket, toText(controller.rawHeaders), this.#lease?.server ?? '')) {
       this.#settled = true
       return
@@ -145,14 +174,65 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#settled) return this.#drop()
+    if (error === unwantedStatus) {
+      this.#drop()
+      return this.#attempt(this.#next, true)
+    }
+    const isOurs = this.#io.malformed !== undefined || this.#body?.tooLarge === true || error === clientGone
+    const next = isOurs || this.#io.response.headersSent ? -1 : this.#judge(error)
     this.#drop()
-    if (this.#settled) return
     const refusal = this.#io.malformed ?? (this.#body?.tooLarge ? toBodyRefusal(this.#plan.bodyBytesMax) : undefined)
     if (refusal) return this.#io.response.headersSent ? this.#cut(error) : this.#refuse(refusal)
-    if (this.#mayTryAgain(error)) return this.start(true)
+    if (next !== -1) return this.#attempt(next, true)
+    const { timeoutMs } = this.#plan
+    if (this.#timedOut && timeoutMs !== undefined && !this.#io.response.headersSent)
+      return this.#refuse(toDeadlineRefusal(timeoutMs))
     this.#cause = toCause(error)
     if (this.#io.response.headersSent) return this.#cut(error)
     this.#refuse(toUpstreamRefusal(error, this.#plan, this.#attempts))
+  }
+
+  /** Says what the failure means for the server, and which one is asked now; -1: none. */
+  #judge(error: Error): number {
+    const failure = this.#timedOut ? 'silent' : toFailure(error)
+    // A kept connection may be closed in the moment it is used again: that says nothing of its server.
+    const isRace = failure === 'lost' && this.#lease?.used === true
+    // Nor does a deadline that whoever asks has set: it could be set too short on purpose.
+    const isTheirs = this.#timedOut && this.#plan.exchange.timeoutMs !== undefined
+    if (!isRace && !isTheirs) this.#servers.group.health.failed(this.#index, failure, toCause(error))
+    return this.#findNext(failure, isRace)
+  }
+
+  /** Another server for a request that failed on this one, and this one again when only its connection was lost. */
+  #findNext(failure: Failure, isRace: boolean): number {
+    const { exchange, retry } = this.#plan
+    if (this.#attempts >= retry.attempts || !isWorthRepeating(failure) || !mayRepeat(exchange)) return -1
+    const { group } = this.#servers
+    const tried = this.#tried ? [...this.#tried, this.#index] : [this.#index]
+    const other = group.choose(exchange, tried)
+    const next = other === -1 && isRace ? this.#index : other
+    if (next === -1 || !group.budget.take(performance.now())) return -1
+    this.#tried = tried
+    return next
+  }
+
+  /** Whether the row would rather have another server's answer than this one, and there is one to ask. */
+  #isUnwanted(status: number): boolean {
+    this.#servers.group.health.failed(this.#index, 'status', `status ${status}`)
+    if (!this.#plan.retry.statuses.includes(status)) return false
+    this.#next = this.#findNext('status', false)
+    return this.#next !== -1
+  }
+
+  #leftMs(timeoutMs: number): number {
+    return Math.ceil(this.#plan.exchange.startedAt + timeoutMs - performance.now())
+  }
+
+  #onDeadline(): void {
+    this.#timedOut = true
+    if (this.#controller) this.#controller.abort(timedOut)
+    else void this.#lease?.client.destroy(timedOut)
   }
 
   /** 1xx answers are counted, not passed on: few clients expect them, and a flood of them is an attack. */
@@ -203,29 +283,23 @@ class Forwarding implements Dispatcher.DispatchHandler {
     return true
   }
 
-  /** A kept connection may be closed by its server in the moment it is used again: that is worth one more try. */
-  #mayTryAgain(error: Error): boolean {
-    const { method, hasBody } = this.#plan.exchange
-    const lost = this.#lease?.used === true && this.#attempts === 1 && isReusedConnectionLoss(error)
-    return (
-      lost &&
-      !hasBody &&
-      !this.#io.response.headersSent &&
-      (method === 'GET' || method === 'HEAD' || method === 'OPTIONS')
-    )
-  }
-
   #refuse(refusal: Refusal): void {
     this.#settled = true
+    clearTimeout(this.#deadline)
     const server = this.#lease?.server
-    const outcome = { refusal, ...(server && { server }), ...(this.#cause && { cause: this.#cause }) }
+    const outcome = {
+      refusal,
+      ...(server && { server }),
+      ...(this.#cause && { cause: this.#cause }),
+      ...(this.#attempts > 1 && { attempts: this.#attempts }),
+    }
     this.#io.request.unpipe()
     sendAnswer(refuse(this.#plan.exchange, refusal), this.#io, this.#finish, outcome, this.#plan)
   }
 
   /** The client must see that this is not the whole answer: no last chunk, no clean end. */
   #cut(error: Error): void {
-    this.#end = error.name === 'BodyTimeoutError' ? 'stalled' : 'upstream_cut'
+    this.#end = this.#timedOut ? 'timed_out' : error.name === 'BodyTimeoutError' ? 'stalled' : 'upstream_cut'
     const held = this.#held
     this.#held = undefined
     const { response, request } = this.#io
@@ -252,6 +326,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   /** Every request ends here, unless the gateway answered it in the end. */
   #onClose(): void {
+    clearTimeout(this.#deadline)
     if (this.#settled) return
     this.#settled = true
     const { response } = this.#io
@@ -264,6 +339,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (this.#lease) outcome.server = this.#lease.server
     if (this.#upstreamMs !== undefined) outcome.upstreamMs = this.#upstreamMs
     if (this.#cause !== undefined) outcome.cause = this.#cause
+    if (this.#attempts > 1) outcome.attempts = this.#attempts
     this.#finish(this.#plan, outcome)
   }
 }
@@ -297,6 +373,11 @@ const textBytesMax = 8_192
 const clientGone = new Error('the client is gone')
 clientGone.name = 'ClientGone'
 
+const timedOut = new Error('the deadline has passed')
+timedOut.name = 'TimedOut'
+
+const unwantedStatus = new Error('another server is asked')
+
 const connectionReset = new Error('the upstream reset its connection')
 
 const unexpectedContent = new Error('content behind a status that has none')
@@ -313,11 +394,11 @@ const badHandshake: Refusal = {
   limit: { name: 'attempts', value: 1 },
 }
 
-const busy: Refusal = {
-  code: 'upstream_busy',
-  detail: 'too many requests are with the upstream',
-  limit: { name: 'upstreamConnectionsMax', value: limits.upstreamConnectionsMax },
-  headers: ['Retry-After', '1'],
+/** The row's fields and those of this attempt: its framing, and how long the upstream has. */
+function withFields(headers: string[], contentLength: number | null, leftMs: number | undefined): string[] {
+  if (contentLength === null && leftMs === undefined) return headers
+  const length = contentLength === null ? [] : ['content-length', String(contentLength)]
+  return [...headers, ...length, ...(leftMs === undefined ? [] : [deadlineField, String(Math.max(1, leftMs))])]
 }
 
 const toCause = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : error.name)

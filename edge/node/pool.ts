@@ -1,16 +1,31 @@
+import { isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { buildConnector, Client } from 'undici'
-import type { CompiledUpstream } from '../compile.ts'
+import type { CompiledServer, CompiledUpstream } from '../compile.ts'
 import { limits } from '../limits.ts'
+import { createGroup } from '../upstreams/group.ts'
+import type { Group } from '../upstreams/group.ts'
+import type { HealthChange } from '../upstreams/health.ts'
+import { createResolver } from './resolve.ts'
+import type { FollowedName, Resolver } from './resolve.ts'
 
 /** Connections to the servers of all upstreams, one request at a time on each. */
 export interface Pool {
-  /** A connection to the upstream's next server; undefined when it has too many in use. */
-  take(upstream: CompiledUpstream, fresh?: boolean): Lease | undefined
+  of(upstream: CompiledUpstream): UpstreamServers
+  all(): UpstreamServers[]
   /** Closes connections that are not in use; those in use follow when they are given back. */
   close(): Promise<void>
   /** Connections in use. */
   inUse(): number
+}
+
+export interface UpstreamServers {
+  group: Group
+  /** A connection to one of its servers, on which no request was sent before if it is to be `fresh`. */
+  take(index: number, fresh: boolean): Lease
+  /** A connection of its own for a check. */
+  openForCheck(index: number): Client
+  close(): Promise<void>
 }
 
 export interface Lease {
@@ -27,53 +42,81 @@ export interface Lease {
   drop(): void
 }
 
-export function createPool(): Pool {
-  const servers = new Map<URL, Server>()
-  const turns = new Map<CompiledUpstream, number>()
+export interface PoolOptions {
+  /** Milliseconds that only grow. */
+  now: () => number
+  onChange: (upstream: CompiledUpstream, change: HealthChange) => void
+}
 
-  function take(upstream: CompiledUpstream, fresh = false): Lease | undefined {
-    const turn = turns.get(upstream) ?? 0
-    if (upstream.servers.length > 1) turns.set(upstream, (turn + 1) % upstream.servers.length)
-    const url = upstream.servers[turn] as URL
-    let server = servers.get(url)
-    if (!server) {
-      server = createServer(url, upstream.connectTimeoutMs)
-      servers.set(url, server)
-    }
-    return server.take(fresh)
+export function createPool({ now, onChange }: PoolOptions): Pool {
+  const known = new Map<CompiledUpstream, UpstreamServers>()
+  const resolver = createResolver({ now })
+
+  function of(upstream: CompiledUpstream): UpstreamServers {
+    const servers = known.get(upstream)
+    if (servers) return servers
+    const group = createGroup(upstream, { now, onChange: (change) => onChange(upstream, change) })
+    const created = createServers(group, resolver)
+    known.set(upstream, created)
+    return created
   }
 
   return {
-    take,
+    of,
+    all: () => [...known.values()],
     close: async () => {
-      await Promise.all([...servers.values()].map((server) => server.close()))
+      await Promise.all([...known.values()].map((servers) => servers.close()))
     },
-    inUse: () => [...servers.values()].reduce((sum, server) => sum + server.inUse(), 0),
+    inUse: () => [...known.values()].reduce((sum, { group }) => sum + group.inFlight(), 0),
+  }
+}
+
+function createServers(group: Group, resolver: Resolver): UpstreamServers {
+  const servers = group.upstream.servers.map((server, index) => createServer(group, index, server, resolver))
+  return {
+    group,
+    take: (index, fresh) => (servers[index] as Server).take(fresh),
+    openForCheck: (index) => (servers[index] as Server).openForCheck(),
+    close: async () => {
+      await Promise.all(servers.map((server) => server.close()))
+    },
   }
 }
 
 interface Server {
-  take(fresh: boolean): Lease | undefined
+  take(fresh: boolean): Lease
+  openForCheck(): Client
   close(): Promise<void>
-  inUse(): number
 }
 
-function createServer(url: URL, connectTimeoutMs: number): Server {
+function createServer(group: Group, index: number, { url, origin }: CompiledServer, resolver: Resolver): Server {
   const idle: Lease[] = []
-  let inUse = 0
   let closed = false
+  const name = isAddress(url) ? undefined : resolver.follow(url.hostname)
+  const connect = buildConnector({
+    timeout: group.upstream.connectTimeoutMs,
+    ...(name && { lookup: name.lookup }),
+  })
+  let version = 0
 
-  function take(fresh: boolean): Lease | undefined {
-    if (inUse >= limits.upstreamConnectionsMax) return undefined
-    inUse++
+  function take(fresh: boolean): Lease {
+    group.begin(index)
+    if (name) followName(name)
     return (fresh ? undefined : idle.pop()) ?? open()
   }
 
-  const connect = buildConnector({ timeout: connectTimeoutMs })
+  /** Connections to an address that the name no longer has are not used again. */
+  function followName(followed: FollowedName): void {
+    followed.touch()
+    if (followed.version() === version) return
+    version = followed.version()
+    for (const { client } of idle.splice(0)) void client.close()
+  }
 
   function open(): Lease {
     let socket: Socket | undefined
-    const client = new Client(url.origin, {
+    const openedAt = version
+    const client = new Client(origin, {
       pipelining: 1,
       connect: (options, callback) =>
         connect(options, (...result) => {
@@ -86,17 +129,17 @@ function createServer(url: URL, connectTimeoutMs: number): Server {
     })
     const lease: Lease = {
       client,
-      server: url.origin,
+      server: origin,
       used: false,
       failed: () => socket?.errored != null,
       release: () => {
-        inUse--
+        group.end(index)
         lease.used = true
-        if (closed) void client.close()
+        if (closed || openedAt !== version) void client.close()
         else idle.push(lease)
       },
       drop: () => {
-        inUse--
+        group.end(index)
         void client.destroy()
       },
     }
@@ -105,10 +148,12 @@ function createServer(url: URL, connectTimeoutMs: number): Server {
 
   return {
     take,
+    openForCheck: () => new Client(origin, { connect, maxHeaderSize: limits.upstreamHeaderBytesMax }),
     close: async () => {
       closed = true
       await Promise.all(idle.splice(0).map(({ client }) => client.close()))
     },
-    inUse: () => inUse,
   }
 }
+
+const isAddress = ({ hostname }: URL): boolean => isIP(hostname.replace(/^\[|\]$/g, '')) !== 0

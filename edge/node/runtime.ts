@@ -7,7 +7,7 @@ import { refuse } from '../gateway.ts'
 import { toLogLine } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Plan } from '../plan.ts'
-import type { Facts, Limiter, Outcome, Runtime } from '../runtime.ts'
+import type { ClientAddress, Facts, Limiter, Outcome, Runtime } from '../runtime.ts'
 import { sendAnswer } from './answer.ts'
 import { createAssets } from './assets.ts'
 import type { NodeIo } from './exchange-io.ts'
@@ -66,7 +66,7 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
 export function createNodeFacts({ limiter, trustedHops }: Pick<NodeRuntimeOptions, 'limiter' | 'trustedHops'>): Facts {
   const addresses = new Map<string, Address>()
 
-  function clientAddress({ peer, secure }: RawRequest, fields: Fields): { address: Address; scheme: 'http' | 'https' } {
+  function clientAddress({ peer, secure }: RawRequest, fields: Fields): ClientAddress {
     const address = addressOf(peer)
     const scheme = secure ? 'https' : 'http'
     if (trustedHops.length === 0 || !trustedHops.some((network) => isInNetwork(address, network)))
@@ -76,6 +76,7 @@ export function createNodeFacts({ limiter, trustedHops }: Pick<NodeRuntimeOption
     return {
       address: walkHops(address, fields.forwardedFor, trustedHops),
       scheme: forwarded === 'https' || forwarded === 'http' ? forwarded : scheme,
+      trusted: true,
     }
   }
 

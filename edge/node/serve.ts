@@ -7,6 +7,7 @@ import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import { createMetrics } from '../metrics.ts'
+import type { Gauge, Sample } from '../metrics.ts'
 import type { Limiter } from '../runtime.ts'
 import { startAdmin } from './admin.ts'
 import { UsageError } from './config.ts'
@@ -14,6 +15,8 @@ import type { NodeIo } from './exchange-io.ts'
 import { createListener } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
 import { createPool } from './pool.ts'
+import type { Pool } from './pool.ts'
+import { startHealthChecks } from './health-checks.ts'
 import { createNodeRuntime } from './runtime.ts'
 import type { Tunnel } from './upgrade.ts'
 
@@ -41,7 +44,12 @@ export interface RunningGateway {
 export async function startGateway(options: ServeOptions): Promise<RunningGateway> {
   const { compiled, accessLog, report } = options
   const metrics = createMetrics()
-  const pool = createPool()
+  const pool = createPool({
+    now: () => performance.now(),
+    onChange: ({ id, servers }, { index, up, why }) =>
+      report(`upstream ${id}: ${servers[index]?.origin} ${up ? 'is back' : 'is put aside'}: ${why}`),
+  })
+  for (const upstream of compiled.upstreams) pool.of(upstream)
   const tunnels = new Set<Tunnel>()
   const log = (line: string): void => accessLog.write(line)
   const runtime = createNodeRuntime({ ...options, pool, metrics, log, tunnels })
@@ -87,6 +95,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       gauges: () => [
         { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
+        ...toUpstreamGauges(pool),
         { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
         {
           name: 'daemun_dropped_log_lines',
@@ -101,8 +110,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     throw toListenError(error, options.admin)
   })
 
+  const checks = startHealthChecks(pool.all(), Math.random)
+
   async function stop(): Promise<void> {
     draining = true
+    checks.stop()
     const closed = once(server, 'close')
     server.close()
     for (const tunnel of tunnels) tunnel.sayGoodbye()
@@ -121,6 +133,38 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
 }
 
 const idleSweepMs = 50
+
+/** Of upstreams with their servers; no lines before there is one. */
+function toUpstreamGauges(pool: Pool): Gauge[] {
+  const groups = pool.all().map(({ group }) => group)
+  if (groups.length === 0) return []
+  const ofServers = (value: (group: (typeof groups)[number], index: number) => number): Sample[] =>
+    groups.flatMap((group) =>
+      group.upstream.servers.map(({ origin }, index) => ({
+        labels: { upstream: group.upstream.id, server: origin },
+        value: value(group, index),
+      })),
+    )
+  return [
+    {
+      name: 'daemun_upstream_server_up',
+      help: 'Servers of upstreams: 1, or 0 while one is put aside.',
+      value: ofServers(({ health }, index) => Number(health.isUp(index))),
+    },
+    {
+      name: 'daemun_upstream_ejections_total',
+      type: 'counter',
+      help: 'How often a server was put aside.',
+      value: ofServers(({ health }, index) => health.ejections(index)),
+    },
+    {
+      name: 'daemun_upstream_retries_total',
+      type: 'counter',
+      help: 'Requests that were sent once more.',
+      value: groups.map(({ upstream, budget }) => ({ labels: { upstream: upstream.id }, value: budget.taken() })),
+    },
+  ]
+}
 
 async function listen(
   server: ReturnType<typeof createListener>,

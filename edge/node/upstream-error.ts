@@ -1,6 +1,7 @@
 import type { Refusal } from '../error.ts'
 import { limits } from '../limits.ts'
 import type { ProxyPlan } from '../plan.ts'
+import type { Failure } from '../upstreams/retry.ts'
 
 /** What an upstream's failure is to the client: 504 when time ran out, else 502, with the bound that was reached. */
 export function toUpstreamRefusal(error: Error, plan: ProxyPlan, attempts: number): Refusal {
@@ -22,10 +23,24 @@ export function toUpstreamRefusal(error: Error, plan: ProxyPlan, attempts: numbe
   return { code: 'upstream_malformed', detail: "the upstream's answer is not valid HTTP", limit }
 }
 
-/** Lost before a byte of the answer came. */
-export function isReusedConnectionLoss(error: Error): boolean {
-  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error)) && error.message !== 'bad upgrade'
+/** What the error says of the server, when no byte of its answer has come. */
+export function toFailure(error: Error): Failure {
+  const code = codeOf(error)
+  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return 'connect_timeout'
+  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return 'silent'
+  if (['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(code) && error.message !== 'bad upgrade') return 'lost'
+  return isConnectionLoss(code) && error.message !== 'bad upgrade' ? 'unconnected' : 'malformed'
 }
+
+export const toDeadlineRefusal = (timeoutMs: number): Refusal =>
+  timeout('the answer did not come in time', 'timeoutMs', timeoutMs)
+
+export const toBusyRefusal = (inFlightMax: number): Refusal => ({
+  code: 'upstream_busy',
+  detail: 'too many requests are with the upstream',
+  limit: { name: 'inFlightMax', value: inFlightMax },
+  headers: ['Retry-After', '1'],
+})
 
 const isConnectionLoss = (code: string): boolean =>
   /^E[A-Z_]+$/.test(code) || code === 'UND_ERR_SOCKET' || code === 'UND_ERR_DESTROYED'

@@ -1,8 +1,6 @@
 import { toClientHeaders } from '../actions/headers.ts'
-import type { CompiledUpstream } from '../compile.ts'
-import { edgeField, signEdge } from '../edge-signature.ts'
 import type { Refusal } from '../error.ts'
-import type { Exchange } from '../exchange.ts'
+import { deadlineField } from '../identity.ts'
 import type { ProxyPlan } from '../plan.ts'
 import { toBodyRefusal } from '../policies/body-size.ts'
 import type { Outcome } from '../runtime.ts'
@@ -10,40 +8,10 @@ import { isNullBody, toHeaders, toRefusal, toResponseInit } from './answer.ts'
 import type { Finish } from './answer.ts'
 import type { PlatformRequestInit, WorkerIo } from './platform.ts'
 import { createPipe, pump, watchSilence } from './pump.ts'
-
-/** What is asked of whom. */
-export interface Subrequest {
-  url: string
-  /** Flat. */
-  headers: string[]
-  /** Named in the log. */
-  server: string
-}
-
-/** The request as the row's upstream gets it. */
-export function toUpstream(plan: ProxyPlan): Subrequest {
-  const server = takeTurn(plan.upstream)
-  return { url: `${server.origin}${plan.target}`, headers: plan.headers, server: server.origin }
-}
-
-/**
- * The request as it came, to the VM behind the edge, where the same table decides once more: its path and fields are the
- * client's, not the row's. What the edge says of the client is signed (`edge-signature.ts`) over what is sent.
- */
-export async function toZone(exchange: Exchange, now: number): Promise<Subrequest> {
-  const url = new URL(`${exchange.scheme}://${exchange.authority}${exchange.path}${exchange.query}`)
-  const target = url.href.slice(url.origin.length)
-  const headers = [...exchange.headers]
-  const secret = exchange.site?.site.trustedEdges?.secret
-  if (secret !== undefined) {
-    const sent = { ...exchange, authority: url.host, path: target, query: '' }
-    headers.push(edgeField, await signEdge(secret, sent, now))
-  }
-  return { url: url.href, headers, server: url.origin }
-}
+import type { Target } from './target.ts'
 
 /** What bounds one subrequest. */
-type Bounds = Pick<ProxyPlan, 'readTimeoutMs' | 'bodyBytesMax' | 'websocket'>
+type Bounds = Pick<ProxyPlan, 'readTimeoutMs' | 'bodyBytesMax' | 'websocket' | 'timeoutMs' | 'retry'>
 
 /**
  * Passes a request on and the answer back, as it comes. Whoever leaves takes the other side along; an answer that breaks
@@ -51,15 +19,23 @@ type Bounds = Pick<ProxyPlan, 'readTimeoutMs' | 'bodyBytesMax' | 'websocket'>
  */
 export async function forward(
   plan: ProxyPlan,
-  { url, headers, server }: Subrequest,
+  target: Target,
   { request, context }: WorkerIo,
-  finish: Finish,
+  account: Finish,
   bounds: Bounds = plan,
 ): Promise<Response> {
   const { exchange } = plan
+  const finish: Finish = (finished, outcome) => {
+    clearTimeout(deadline)
+    target.end()
+    account(finished, outcome)
+  }
+  const { timeoutMs } = bounds
+  const leftMs = (): number => Math.ceil(exchange.startedAt + (timeoutMs ?? 0) - performance.now())
+  let deadline: ReturnType<typeof setTimeout> | undefined
   if (request.body && (exchange.method === 'GET' || exchange.method === 'HEAD'))
-    return toRefusal(plan, noBody, finish, { server })
-  const sentAt = performance.now()
+    return toRefusal(plan, noBody, finish, { server: target.current().server })
+  let sentAt = performance.now()
   const controller = new AbortController()
   let fault: Fault | undefined
   const stopFor = (why: Fault) => (): void => {
@@ -68,7 +44,12 @@ export async function forward(
   }
   const watch = watchSilence(bounds.readTimeoutMs, stopFor('silent'))
   request.signal.addEventListener('abort', stopFor('client_gone'))
-  const toOutcome = (rest: Omit<Outcome, 'server'>): Outcome => ({ ...rest, server })
+  if (timeoutMs !== undefined) deadline = setTimeout(stopFor('late'), Math.max(0, leftMs()))
+  const toServer = (): Pick<Outcome, 'server' | 'attempts'> & { server: string } => ({
+    server: target.current().server,
+    ...(target.attempts() > 1 && { attempts: target.attempts() }),
+  })
+  const toOutcome = (rest: Omit<Outcome, 'server'>): Outcome => ({ ...rest, ...toServer() })
 
   function sendBody(source: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
     const pipe = createPipe(exchange.contentLength)
@@ -95,16 +76,36 @@ export async function forward(
     finish(plan, toOutcome({ ...head, bytes, ...toEnd(end, fault) }))
   }
 
-  try {
-    const init: PlatformRequestInit = {
-      method: exchange.method,
-      headers: toSentHeaders(headers, bounds.websocket),
-      body: request.body && sendBody(request.body),
-      redirect: 'manual',
-      signal: controller.signal,
-      encodeResponseBody: 'manual',
+  /** The first answer that is wanted; of servers that fail, or answer with a status the row repeats, another is asked. */
+  async function ask(): Promise<Response & { webSocket?: unknown }> {
+    for (;;) {
+      const { url, headers } = target.current()
+      const left = timeoutMs === undefined ? [] : [deadlineField, String(Math.max(1, leftMs()))]
+      const init: PlatformRequestInit = {
+        method: exchange.method,
+        headers: toSentHeaders([...headers, ...left], bounds.websocket),
+        body: request.body && sendBody(request.body),
+        redirect: 'manual',
+        signal: controller.signal,
+        encodeResponseBody: 'manual',
+      }
+      sentAt = performance.now()
+      const answer = await fetch(url, init).catch((error: unknown) => {
+        if (fault || !target.failed('lost', toCause(error))) throw error
+      })
+      if (!answer) continue
+      if (answer.status < 502 || answer.status > 504) {
+        target.answered(performance.now() - sentAt)
+        return answer
+      }
+      if (!bounds.retry.statuses.includes(answer.status) || !target.failed('status', `status ${answer.status}`))
+        return answer
+      await answer.body?.cancel()
     }
-    const answer: Response & { webSocket?: unknown } = await fetch(url, init)
+  }
+
+  try {
+    const answer = await ask()
     const head = { status: answer.status, upstreamMs: performance.now() - sentAt }
     const edited = toClientHeaders(exchange, plan.response, answer.status, toReceived(answer.headers))
     const responseInit = toResponseInit(answer.status, edited)
@@ -128,12 +129,13 @@ export async function forward(
       finish(plan, toOutcome({ status: 0, bytes: 0, end: 'client_gone' }))
       return new Response(null, { status: 499 })
     }
-    const refusal = fault ? refusals[fault](bounds) : unreachable
-    return toRefusal(plan, refusal, finish, { server, ...(!fault && { cause: toCause(error) }) })
+    if (fault === 'silent' || fault === 'late') target.failed('silent', fault)
+    const refusal = fault ? refusals[fault](bounds) : toUnreachable(target.attempts())
+    return toRefusal(plan, refusal, finish, { ...toServer(), ...(!fault && { cause: toCause(error) }) })
   }
 }
 
-type Fault = 'silent' | 'too_large' | 'client_gone'
+type Fault = 'silent' | 'late' | 'too_large' | 'client_gone'
 
 /** What fetch cannot do is said, not left away. */
 const noBody: Refusal = {
@@ -141,11 +143,11 @@ const noBody: Refusal = {
   detail: 'a body cannot be passed on with GET or HEAD here',
 }
 
-const unreachable: Refusal = {
+const toUnreachable = (attempts: number): Refusal => ({
   code: 'upstream_unreachable',
   detail: 'the upstream cannot be reached',
-  limit: { name: 'attempts', value: 1 },
-}
+  limit: { name: 'attempts', value: attempts },
+})
 
 const refusals: Record<Exclude<Fault, 'client_gone'>, (bounds: Bounds) => Refusal> = {
   silent: ({ readTimeoutMs }) => ({
@@ -153,25 +155,23 @@ const refusals: Record<Exclude<Fault, 'client_gone'>, (bounds: Bounds) => Refusa
     detail: 'the upstream gave no answer in time',
     limit: { name: 'readTimeoutMs', value: readTimeoutMs },
   }),
+  late: ({ timeoutMs }) => ({
+    code: 'upstream_timeout',
+    detail: 'the answer did not come in time',
+    limit: { name: 'timeoutMs', value: timeoutMs ?? 0 },
+  }),
   too_large: ({ bodyBytesMax }) => toBodyRefusal(bodyBytesMax),
 }
 
 function toEnd(end: 'done' | 'read_failed' | 'write_failed', fault: Fault | undefined): Pick<Outcome, 'end'> {
   if (end === 'done') return { end: 'done' }
   if (end === 'write_failed' || fault === 'client_gone') return { end: 'client_gone' }
+  if (fault === 'late') return { end: 'timed_out' }
   return { end: fault === 'silent' ? 'stalled' : 'upstream_cut' }
 }
 
 /** An error's kind, not its text: that may repeat what was sent. */
 const toCause = (error: unknown): string => (error instanceof Error ? error.name : 'unknown')
-
-const turns = new WeakMap<CompiledUpstream, number>()
-
-function takeTurn(upstream: CompiledUpstream): URL {
-  const turn = turns.get(upstream) ?? 0
-  turns.set(upstream, (turn + 1) % upstream.servers.length)
-  return upstream.servers[turn] as URL
-}
 
 /** Host is the URL's; of a WebSocket's handshake the platform makes its own half. */
 function toSentHeaders(flat: string[], websocket: boolean): Headers {

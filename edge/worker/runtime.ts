@@ -6,9 +6,10 @@ import { limits } from '../limits.ts'
 import { toLogLine } from '../log.ts'
 import type { FilesPlan, Plan, ProxyPlan } from '../plan.ts'
 import type { Outcome, Runtime } from '../runtime.ts'
-import { toAnswer } from './answer.ts'
+import { toAnswer, toRefusal } from './answer.ts'
 import { readAsset, toAssetFolder } from './assets.ts'
-import { forward, toUpstream, toZone } from './forward.ts'
+import { forward } from './forward.ts'
+import { toUpstream, toZone } from './target.ts'
 import { createWorkerLimiter } from './limiter.ts'
 import type { Bindings } from './limiter.ts'
 import type { Fetcher, WorkerIo } from './platform.ts'
@@ -34,8 +35,10 @@ export function createWorkerRuntime(bindings: Bindings): Runtime<WorkerIo, Respo
     monotonic: () => performance.now(),
     randomId: () => crypto.randomUUID(),
     answer: (plan) => toAnswer(plan, finish),
-    forward: async (plan, io) =>
-      forward(plan, isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan), io, finish),
+    async forward(plan, io) {
+      const target = isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan)
+      return 'code' in target ? toRefusal(plan, target, finish) : forward(plan, target, io, finish)
+    },
     async readAsset(plan, io) {
       // A folder of the VM, such as the one for certificate challenges.
       if (isZone && toAssetFolder(plan.files.root) === undefined)
@@ -111,6 +114,10 @@ function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
     name: 'zone',
     table: exchange.site?.table ?? '',
     servers: [],
+    balance: 'round-robin' as const,
+    slowStartMs: limits.slowStartMs,
+    health: undefined,
+    inFlightMax: limits.inFlightMax,
     connectTimeoutMs: limits.connectTimeoutMs,
   }
   return {
@@ -122,6 +129,8 @@ function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
     readTimeoutMs: limits.readTimeoutMs,
     bodyBytesMax: limits.bodyBytesMax,
     websocket: false,
+    timeoutMs: undefined,
+    retry: { attempts: 1, statuses: [] },
     idleMs: limits.websocketIdleMs,
     response,
   }

@@ -83,6 +83,7 @@ runSuite('memory', {
     files: 'files are the business of Node and Workers',
     WebSockets: wire,
     'access log': 'the runtime writes it, when a request has ended',
+    upstreams: 'which server is asked, and again, is the business of Node and Workers',
     streaming: `${wire}: bodies are whole`,
   },
 })

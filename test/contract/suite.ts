@@ -12,6 +12,7 @@ import { logs } from './cases/logs.ts'
 import { redirects } from './cases/redirects.ts'
 import { routing } from './cases/routing.ts'
 import { streaming } from './cases/streaming.ts'
+import { upstreams } from './cases/upstreams.ts'
 import { webSockets } from './cases/web-sockets.ts'
 import type { Logbook } from './logbook.ts'
 import { createTokens } from './tokens.ts'
@@ -27,6 +28,7 @@ const groups: Record<string, Case[]> = {
   redirects,
   files,
   streaming,
+  upstreams,
   WebSockets: webSockets,
   'trusted edges': edges,
   'access log': logs,

@@ -6,6 +6,8 @@ const shop: Table = {
   upstreams: {
     origin: { servers: ['${ORIGIN}'] },
     dead: { servers: ['http://127.0.0.1:1'] },
+    half: { servers: ['http://127.0.0.1:1', '${ORIGIN}'] },
+    'first-dead': { servers: ['http://127.0.0.1:1', { url: '${ORIGIN}', backup: true }] },
   },
   keys: {
     secret: {
@@ -43,6 +45,10 @@ const shop: Table = {
         { path: '/wire/silent', proxy: { to: 'origin', readTimeoutMs: 250 } },
         { path: '/wire/stall', proxy: { to: 'origin', readTimeoutMs: 250 } },
         { path: '/dead', proxy: { to: 'dead' } },
+        { path: '/half/*', proxy: { to: 'half', path: '/echo/half' } },
+        { path: '/first-dead/*', proxy: { to: 'first-dead', path: '/echo/dead' } },
+        { path: '/in-time/*', proxy: { to: 'origin', path: '/echo/in-time', timeoutMs: 5_000 } },
+        { path: '/late', proxy: { to: 'origin', path: '/wire/silent', timeoutMs: 250 } },
         { path: '/body/*', bodyBytesMax: 1_000, proxy: { to: 'origin' } },
 
         { path: '/auth/secret', auth: { jwt: 'secret' }, proxy: { to: 'origin' } },

@@ -430,6 +430,56 @@ const cases: [name: string, table: unknown, faults: string[]][] = [
     ),
   ],
   [
+    'whose upstreams nobody can have meant',
+    withTable({
+      upstreams: {
+        backups: { servers: [{ url: 'http://h:1', backup: true }] },
+        weightless: {
+          servers: [
+            { url: 'http://h:1', weight: 0 },
+            { url: 'http://h:2', weight: 1, backup: true },
+          ],
+        },
+        twice: { servers: ['http://h:1', { url: 'http://h:1/' }] },
+        unseen: { servers: ['http://h:1'], balance: { hash: { header: 'X-Real-IP' } } },
+        shapes: {
+          servers: [5, { weight: 1_001 }],
+          balance: 'random',
+          health: { path: 'health', everyMs: 1, healthyAfter: 0 },
+          inFlightMax: 0,
+        },
+      },
+    }),
+    [
+      'shop: upstreams.shapes.servers[0] is 5: make it an object with url …',
+      "shop: upstreams.shapes.servers[1] has no 'url': add 'url'",
+      'shop: upstreams.shapes.servers[1].weight is 1001: write a whole number from 0 to 1000',
+      "shop: upstreams.shapes.balance is 'random': known: round-robin, least-connections",
+      "shop: upstreams.shapes.health.path is 'health': write a path such as '/health'",
+      'shop: upstreams.shapes.health.everyMs is 1: write a whole number from 100 to 3600000',
+      'shop: upstreams.shapes.health.healthyAfter is 0: write a whole number from 1 to 100',
+      'shop: upstreams.shapes.inFlightMax is 0: write a whole number from 1 to 1000000',
+      'shop: upstreams.backups.servers are all backups: leave one that is not',
+      'shop: upstreams.weightless.servers have no weight: give one a weight above 0',
+      'shop: upstreams.twice.servers name http://h:1 twice: give it more weight instead',
+      "shop: upstreams.unseen.balance.hash.header names 'X-Real-IP', which is not passed on, so no request has it here: name another field",
+    ],
+  ],
+  [
+    'that would send again what may not be',
+    withRows([
+      { path: '/a', methods: ['POST', 'PATCH'], proxy: { to: 'core', retry: { attempts: 3 } } },
+      { path: '/b', methods: ['POST'], proxy: { to: 'core', retry: false } },
+      { path: '/c', methods: ['GET', 'POST'], proxy: { to: 'core', retry: { statuses: [503] } } },
+      { path: '/d', proxy: { to: 'core', retry: { attempts: 1, statuses: [500] } } },
+    ]),
+    [
+      "shop: row '/a', proxy.retry has nothing to send again: no POST or PATCH may be repeated: drop it",
+      "shop: row '/d', proxy.retry.attempts is 1: write a whole number from 2 to 10",
+      "shop: row '/d', proxy.retry.statuses[0] is 500: write 502, 503 or 504",
+    ],
+  ],
+  [
     'with empty lists',
     withTable({
       upstreams: { core: { servers: [] } },
@@ -793,6 +843,8 @@ describe('the types and the shape say the same', () => {
   const places: [string, string, (value: unknown) => unknown][] = [
     ['Table', '', (value) => value],
     ['Upstream', 'upstreams.x', (value) => ({ upstreams: { x: value } })],
+    ['Server', 'upstreams.x.servers[0]', (value) => ({ upstreams: { x: { servers: [value] } } })],
+    ['Health', 'upstreams.x.health', (value) => ({ upstreams: { x: { health: value } } })],
     ['Key', 'keys.x', (value) => ({ keys: { x: value } })],
     ['Site', 'sites[0]', (value) => ({ sites: [value] })],
     ['Https', 'sites[0].https', (value) => ({ sites: [{ https: value }] })],
@@ -803,6 +855,7 @@ describe('the types and the shape say the same', () => {
     ['HeaderEdits', 'sites[0].routes[0].requestHeaders', (value) => inRow({ requestHeaders: value })],
     ['HeaderEdits', 'sites[0].routes[0].responseHeaders', (value) => inRow({ responseHeaders: value })],
     ['Proxy', 'sites[0].routes[0].proxy', (value) => inRow({ proxy: value })],
+    ['Retry', 'sites[0].routes[0].proxy.retry', (value) => inRow({ proxy: { retry: value } })],
     ['Files', 'sites[0].routes[0].files', (value) => inRow({ files: value })],
     ['Redirect', 'sites[0].routes[0].redirect', (value) => inRow({ redirect: value })],
     ['Respond', 'sites[0].routes[0].respond', (value) => inRow({ respond: value })],
