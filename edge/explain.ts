@@ -147,9 +147,9 @@ function toExplainedAction(plan: Plan): ExplainedAction {
 }
 
 /** Decided as serving does, as long as every server is up and none is busy. */
-function toAsked({ upstream, exchange }: ProxyPlan): { server: string; reason: string } {
+function toAsked({ upstream, exchange, retry }: ProxyPlan): { server: string; reason: string } {
   const group = createGroup(upstream, { now: () => 0 })
-  const server = group.serverAt(group.choose(exchange)).origin
+  const server = group.serverAt(group.choose(exchange, retry)).origin
   const { balance, servers } = upstream
   if (servers.length === 1) return { server, reason: 'it is the only one' }
   if (typeof balance === 'string') return { server, reason: `${balance}: the first when all are up` }

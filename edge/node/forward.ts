@@ -72,11 +72,11 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 
   start(): void {
-    const { exchange, upstream, timeoutMs } = this.#plan
+    const { exchange, upstream, retry, timeoutMs } = this.#plan
     const { group } = this.#servers
     if (group.inFlight() >= upstream.inFlightMax) return this.#refuse(toBusyRefusal(upstream.inFlightMax))
     group.budget.count(exchange.startedAt)
-    const index = group.choose(exchange)
+    const index = group.choose(exchange, retry)
     if (index === -1) return this.#refuse(group.toRefusal())
     this.#io.response.on('close', () => this.#onClose())
     if (timeoutMs !== undefined) {
@@ -210,7 +210,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (this.#attempts >= retry.attempts || !isWorthRepeating(failure) || !mayRepeat(exchange)) return -1
     const { group } = this.#servers
     const tried = this.#tried ? [...this.#tried, this.#index] : [this.#index]
-    const other = group.choose(exchange, tried)
+    const other = group.choose(exchange, retry, tried)
     const next = other === -1 && isRace ? this.#index : other
     if (next === -1 || !group.budget.take(performance.now())) return -1
     this.#tried = tried

@@ -1,4 +1,4 @@
-import type { CompiledServer, CompiledUpstream } from '../compile.ts'
+import type { CompiledRetry, CompiledServer, CompiledUpstream } from '../compile.ts'
 import type { Refusal } from '../error.ts'
 import type { Exchange } from '../exchange.ts'
 import { limits } from '../limits.ts'
@@ -16,7 +16,7 @@ export interface Group {
   /** Requests that are with its servers. */
   inFlight(): number
   /** The index of the server to ask, none of `tried`; -1: no server may be asked. */
-  choose(exchange: Exchange, tried?: readonly number[]): number
+  choose(exchange: Exchange, retry: CompiledRetry, tried?: readonly number[]): number
   /** A request goes to this server; `end` follows, whatever became of it. */
   begin(index: number): void
   end(index: number): void
@@ -45,16 +45,23 @@ export function createGroup(upstream: CompiledUpstream, { now, onChange = () => 
   const balancer = createBalancer(servers, balance, { share: health.share, inFlight: (index) => counts[index] ?? 0 })
   let total = 0
 
-  function choose(exchange: Exchange, tried?: readonly number[]): number {
+  function choose(exchange: Exchange, retry: CompiledRetry, tried?: readonly number[]): number {
     if (servers.length === 1) {
       if (tried !== undefined) return -1
       return health.isUp(0) ? 0 : health.due()
     }
-    const due = health.due()
-    // A request that can go elsewhere when this fails is the one to try it with.
-    if (due !== -1 && tried === undefined && mayRepeat(exchange)) return due
+    const due = tried === undefined ? findDue(exchange, retry) : -1
+    if (due !== -1) return due
     const picked = balancer.pick(toBalanceKey(balance, exchange), tried)
-    return picked === -1 && due !== -1 && tried?.includes(due) !== true ? due : picked
+    if (picked !== -1) return picked
+    const last = health.due()
+    return tried?.includes(last) === true ? -1 : last
+  }
+
+  /** A request that can go elsewhere when this fails is the one to try it with; when none comes, any other. */
+  function findDue(exchange: Exchange, { attempts }: CompiledRetry): number {
+    const due = health.due()
+    return due === -1 || (attempts > 1 && mayRepeat(exchange)) ? due : health.due(limits.ejectionMs)
   }
 
   function toRefusal(): Refusal {

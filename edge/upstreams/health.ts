@@ -5,8 +5,8 @@ import type { Failure } from './retry.ts'
 export interface Health {
   /** 0: not to be asked, 1: fully, between them: it has come back and is let warm up (`slowStartMs`). */
   share(index: number): number
-  /** A server that was put aside and is due for one request that tries it; -1: none. */
-  due(): number
+  /** A server that was put aside and has been due for so long for one request that tries it; -1: none. */
+  due(sinceMs?: number): number
   /** Makes the next request to this server its trial. */
   begin(index: number): void
   /** It answered, after so long. */
@@ -81,9 +81,9 @@ export function createHealth({
     return warm >= 1 ? 1 : Math.max(coldShare, warm)
   }
 
-  function due(): number {
+  function due(sinceMs = 0): number {
     if (down === 0) return -1
-    const time = now()
+    const time = now() - sinceMs
     return servers.findIndex(({ up, by, until, trying }) => !up && by === 'failures' && !trying && time >= until)
   }
 

@@ -34,7 +34,7 @@ export function toUpstream(plan: ProxyPlan): Target | Refusal {
   const { exchange, retry } = plan
   const group = groupOf(plan.upstream)
   group.budget.count(exchange.startedAt)
-  let index = group.choose(exchange)
+  let index = group.choose(exchange, retry)
   if (index === -1) return group.toRefusal()
   const tried: number[] = []
   group.begin(index)
@@ -42,7 +42,7 @@ export function toUpstream(plan: ProxyPlan): Target | Refusal {
   function failed(failure: Failure, cause: string): boolean {
     group.health.failed(index, failure, cause)
     if (tried.length + 1 >= retry.attempts || !isWorthRepeating(failure) || !mayRepeat(exchange)) return false
-    const other = group.choose(exchange, [...tried, index])
+    const other = group.choose(exchange, retry, [...tried, index])
     if (other === -1 || !group.budget.take(performance.now())) return false
     group.end(index)
     tried.push(index)

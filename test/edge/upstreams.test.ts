@@ -372,6 +372,7 @@ describe('the servers of an upstream', () => {
     return { group: createGroup(upstreams[0]!, { now: () => world.now }), world }
   }
   const three = ['http://10.0.0.1', 'http://10.0.0.2', 'http://10.0.0.3']
+  const twice = { attempts: 2, statuses: [] }
   const breakDown = ({ health }: Group, index: number): void => {
     for (let i = 0; i < limits.upstreamFailuresMax; i++) health.failed(index, 'lost', 'x')
   }
@@ -381,14 +382,25 @@ describe('the servers of an upstream', () => {
     breakDown(group, 1)
     world.now += limits.ejectionMs
     const post = await exchangeOf({ method: 'POST' })
-    expect(Array.from({ length: 6 }, () => group.choose(post))).not.toContain(1)
-    expect(group.choose(await exchangeOf())).toBe(1)
+    expect(Array.from({ length: 6 }, () => group.choose(post, twice))).not.toContain(1)
+    expect(group.choose(await exchangeOf(), { attempts: 1, statuses: [] })).not.toBe(1)
+    expect(group.choose(await exchangeOf(), twice)).toBe(1)
+  })
+
+  it('are tried again with any request when no such comes', async () => {
+    const { group, world } = await createGroupOf({ servers: three })
+    breakDown(group, 1)
+    const post = await exchangeOf({ method: 'POST' })
+    world.now += 2 * limits.ejectionMs
+    expect(group.choose(post, twice)).toBe(1)
+    group.begin(1)
+    expect(Array.from({ length: 6 }, () => group.choose(post, twice))).not.toContain(1)
   })
 
   it('refuse at once when none can be asked, with the bound and when to ask again', async () => {
     const { group } = await createGroupOf({ servers: three, health: { path: '/' } })
     for (const index of [0, 1, 2]) for (let i = 0; i < 3; i++) group.health.checked(index, false, 'x')
-    expect(group.choose(await exchangeOf())).toBe(-1)
+    expect(group.choose(await exchangeOf(), twice)).toBe(-1)
     expect(group.toRefusal()).toMatchObject({
       code: 'upstream_down',
       limit: { name: 'unhealthyAfter', value: 3 },
@@ -399,9 +411,9 @@ describe('the servers of an upstream', () => {
   it('count what is with them, whatever becomes of it', async () => {
     const { group } = await createGroupOf({ servers: three, balance: 'least-connections' })
     const exchange = await exchangeOf()
-    for (let i = 0; i < 9; i++) group.begin(group.choose(exchange))
+    for (let i = 0; i < 9; i++) group.begin(group.choose(exchange, twice))
     expect(group.inFlight()).toBe(9)
     group.end(2)
-    expect(group.choose(exchange)).toBe(2)
+    expect(group.choose(exchange, twice)).toBe(2)
   })
 })
