@@ -21,6 +21,8 @@ export interface RawRequest {
   peer: string
   /** Whether the connection itself is TLS. */
   secure: boolean
+  /** What the listener found wrong with it: it is refused. */
+  fault?: string
 }
 
 /**
@@ -244,6 +246,7 @@ function findFault(
 ): Refusal | undefined {
   if (raw.version !== '1.1' && raw.version !== '1.0')
     return { code: 'http_version', detail: `HTTP/${raw.version.slice(0, 8)} is not spoken here` }
+  if (raw.fault !== undefined) return malformed(raw.fault)
   if (fields.fault) return fields.fault
   if (raw.method === 'TRACE' || raw.method === 'CONNECT')
     return { code: 'method_not_allowed', detail: `${raw.method} is not allowed` }

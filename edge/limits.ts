@@ -25,6 +25,24 @@ export const limits = {
   requestsPerConnectionMax: 10_000,
   /** Requests that may wait for their turn on one connection; then it is not read from. */
   pipelinedMax: 64,
+  /** A TLS handshake must be done by then; then the connection is closed. */
+  handshakeTimeoutMs: 10_000,
+  /** A client's first message in it; the name in a longer one is not looked for. */
+  clientHelloBytesMax: 16_384,
+  /** Certificate files are looked at this often. */
+  certificateCheckMs: 2_000,
+  /** The key of session tickets is replaced after this. */
+  ticketKeyMs: 86_400_000,
+  /** Open streams on one HTTP/2 connection; further ones are refused (RFC 9113 §5.1.2). */
+  streamsPerConnectionMax: 100,
+  /** What a client may send ahead on one stream, and on all of a connection together. */
+  streamWindowBytes: 65_535,
+  connectionWindowBytes: 1_048_576,
+  /** Field lines of an HTTP/2 request, which splits cookies (RFC 9113 §8.2.3); above it the stream is reset. */
+  headerListPairsMax: 128,
+  /** Faulty frames and refused streams on one HTTP/2 connection; then it is closed. */
+  invalidFramesMax: 100,
+  rejectedStreamsMax: 100,
   /** How long a client may go on sending what nobody reads before its connection is closed, and how long pause. */
   lingerMs: 30_000,
   lingerIdleMs: 3_000,

@@ -9,6 +9,8 @@ export interface Facts {
   clientAddress(raw: RawRequest, fields: Fields): ClientAddress
   /** Whether requests come here first (they are signed) or through the edge (signatures are checked). */
   isEdge: boolean
+  /** The ports that http and https are taken on, when the program takes https itself. */
+  ports?: { http: number; https: number }
   /** Counts requests. */
   limiter: Limiter
   /** The text at a URL, at most `bytesMax` long, within `timeoutMs`; rejects otherwise. For key sets. */

@@ -14,16 +14,17 @@ export interface CommandLine {
   from: string
   json: boolean
   http: ListenAddress
+  https: ListenAddress | undefined
   admin: ListenAddress
 }
 
 type Command = keyof typeof commands
-type Option = 'http' | 'admin' | 'header' | 'from' | 'json'
+type Option = 'http' | 'https' | 'admin' | 'header' | 'from' | 'json'
 type ListenAddress = ReturnType<typeof readListenAddress>
 
 export const usage = `daemun: an edge gateway that is one typed table
 
-  daemun serve   [table.ts…] [--http ADDR:PORT] [--admin ADDR:PORT]
+  daemun serve   [table.ts…] [--http ADDR:PORT] [--https ADDR:PORT] [--admin ADDR:PORT]
   daemun check   [table.ts…]
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
@@ -35,7 +36,7 @@ Exit codes: 0 all is well, 1 something failed, 2 a table, the environment or the
 
 /** The commands and the options that each of them takes. */
 const commands = {
-  serve: ['http', 'admin'],
+  serve: ['http', 'https', 'admin'],
   check: [],
   routes: ['json'],
   explain: ['header', 'from', 'json'],
@@ -44,6 +45,7 @@ const commands = {
 
 const options = {
   http: { type: 'string' },
+  https: { type: 'string' },
   admin: { type: 'string' },
   header: { type: 'string', short: 'H', multiple: true },
   from: { type: 'string' },
@@ -68,6 +70,7 @@ export function readCommandLine(args: string[]): CommandLine {
     from: readFrom(values.from ?? '203.0.113.7'),
     json: values.json ?? false,
     http: readListenAddress(values.http ?? '127.0.0.1:8080'),
+    https: values.https === undefined ? undefined : readListenAddress(values.https),
     admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
   }
 }
@@ -95,7 +98,7 @@ function readCommand(name: string): Command {
 function refuseForeignOptions(command: Command, values: Partial<Record<Option, unknown>>): void {
   if (command === 'help') return
   const own: readonly string[] = commands[command]
-  const foreign = (['http', 'admin', 'header', 'from', 'json'] as const).find(
+  const foreign = (['http', 'https', 'admin', 'header', 'from', 'json'] as const).find(
     (option) => values[option] !== undefined && !own.includes(option),
   )
   if (!foreign) return

@@ -14,11 +14,16 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
     limiter,
     trustedHops: config.trustedHops,
     http: line.http,
+    ...(line.https && {
+      https: { ...line.https, certificates: config.certificates, development: config.development },
+    }),
     admin: line.admin,
     accessLog: createLogSink(1),
     report,
   })
   report(`daemun takes requests on port ${gateway.port}, operators on ${gateway.adminUrl}`)
+  if (gateway.httpsPort !== undefined)
+    report(`https on port ${gateway.httpsPort}, certificates from ${config.certificates}/`)
   report(`limits are counted ${counts}`)
   if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
   await stopSignal()

@@ -1,9 +1,8 @@
-import type { IncomingMessage } from 'node:http'
 import type { Exchange } from '../exchange.ts'
 import { limits } from '../limits.ts'
 import type { AnswerPlan, Plan } from '../plan.ts'
 import type { Outcome } from '../runtime.ts'
-import type { Finish, NodeIo } from './exchange-io.ts'
+import type { Finish, NodeIo, NodeRequest } from './exchange-io.ts'
 import { lingerOnClose } from './linger.ts'
 
 /** Sends an answer of the gateway itself. */
@@ -40,7 +39,7 @@ function closes({ request }: NodeIo, { refusal, exchange }: AnswerPlan): boolean
 const faultyFraming: ReadonlySet<string> = new Set(['malformed_request', 'http_version', 'not_implemented'])
 
 /** The client has a body to send that nobody will read, and it is too long to be read only to be thrown away. */
-export function isUnread(request: IncomingMessage, { hasBody, contentLength, expectsContinue }: Exchange): boolean {
+export function isUnread(request: NodeRequest, { hasBody, contentLength, expectsContinue }: Exchange): boolean {
   if (!hasBody || request.complete) return false
   return contentLength === null || contentLength > limits.drainBytesMax || expectsContinue
 }

@@ -13,6 +13,8 @@ export interface Config {
   redisUrl: string | undefined
   /** DAEMUN_TRUSTED_HOPS: networks, separated by commas, of proxies in front of this one. */
   trustedHops: Network[]
+  /** DAEMUN_CERTIFICATES: the folder with certificates. */
+  certificates: string
 }
 
 /** What is wrong with the environment or the command line. */
@@ -21,12 +23,13 @@ export class UsageError extends Error {}
 /** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
 export function readConfig(): Config {
   readEnvFile()
-  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '' } = process.env
+  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '', DAEMUN_CERTIFICATES } = process.env
   return {
     environment: { ...process.env },
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
+    certificates: DAEMUN_CERTIFICATES || 'certs',
   }
 }
 

@@ -25,9 +25,15 @@ export interface Connections {
   refuse(error: NodeJS.ErrnoException, socket: Duplex): void
 }
 
+/** A request of HTTP/1.1. */
+interface SocketIo extends NodeIo {
+  request: IncomingMessage
+  response: ServerResponse
+}
+
 interface Connection {
   /** The request that is being served, or was last. */
-  current: NodeIo | undefined
+  current: SocketIo | undefined
   /** Requests that came on it. */
   count: number
   /** Requests that wait for their turn. */
@@ -36,7 +42,7 @@ interface Connection {
   broken: boolean
 }
 
-export function createConnections(handle: (io: NodeIo) => void, onMalformed: OnMalformed): Connections {
+export function createConnections(handle: (io: SocketIo) => void, onMalformed: OnMalformed): Connections {
   const connections = new WeakMap<Duplex, Connection>()
 
   function open(socket: Socket): Connection {
@@ -58,7 +64,7 @@ export function createConnections(handle: (io: NodeIo) => void, onMalformed: OnM
     handle(io)
   }
 
-  function waitForTurn(connection: Connection, io: NodeIo): void {
+  function waitForTurn(connection: Connection, io: SocketIo): void {
     const { socket } = io.request
     if (++connection.waiting === limits.pipelinedMax) holdBack(socket)
     io.response.once('socket', () => {
@@ -114,7 +120,7 @@ export function createConnections(handle: (io: NodeIo) => void, onMalformed: OnM
   return { open, serve, serveUpgrade, refuse }
 }
 
-const toIo = (request: IncomingMessage, response: ServerResponse): NodeIo => ({
+const toIo = (request: IncomingMessage, response: ServerResponse): SocketIo => ({
   request,
   response,
   upgrade: undefined,
@@ -142,7 +148,7 @@ function pause(this: Socket): void {
  * A FIN comes from clients that are gone and from those that have only said all they had to say. Before the answer they
  * are told apart by asking; while a stream of unknown length runs, a FIN is taken for leaving.
  */
-function onHalfClose(socket: Socket, io: NodeIo | undefined): void {
+function onHalfClose(socket: Socket, io: SocketIo | undefined): void {
   if (!io || io.upgrade || io.response.destroyed || io.response.socket !== socket) return
   if (!io.response.headersSent) {
     if (io.request.httpVersion === '1.1') askWhetherGone(io.response, firstAskMs)

@@ -1,12 +1,14 @@
-import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { limits } from '../limits.ts'
+import type { NodeRequest } from './exchange-io.ts'
 
 /**
  * Has the connection closed gently once the answer is sent, because the client may still be sending its body. Closing
  * at once would reset the connection, and the client could lose the answer (RFC 9112 §9.6).
  */
-export function lingerOnClose(request: IncomingMessage): void {
+export function lingerOnClose(request: NodeRequest): void {
+  // A stream is closed without its connection (RFC 9113 §8.1).
+  if (request.httpVersion === '2.0') return
   const { socket } = request
   socket.destroySoon = () => {
     request.unpipe()

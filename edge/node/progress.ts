@@ -1,20 +1,28 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
 import { limits } from '../limits.ts'
-import type { NodeIo } from './exchange-io.ts'
+import type { NodeIo, NodeRequest, NodeResponse } from './exchange-io.ts'
 
 /** Cuts off clients that send a body slower than `bodyBytesPerSecondMin` or take nothing of an answer for `clientStallMs`. */
 export interface ProgressWatch {
-  /** Watches a connection, with the request that is being served on it, until it is closed. */
-  add(socket: Socket, connection: { readonly current: NodeIo | undefined }): void
+  /** Watches a connection or a stream, with the request that is being served on it, until it is closed. */
+  add(socket: Meter, connection: { readonly current: NodeIo | undefined }): void
   /** Looks at all of them at once, so that nothing is paid per request or chunk. */
   look(): void
 }
 
-export function createProgressWatch(now: () => number = () => performance.now()): ProgressWatch {
-  const open = new Map<Socket, { connection: { readonly current: NodeIo | undefined }; look: Look | undefined }>()
+/** What is seen of a connection, or of a stream on one. */
+interface Meter {
+  readonly bytesRead: number
+  /** What waits to be sent included. */
+  readonly bytesWritten: number
+  readonly writableLength: number
+  destroy(): unknown
+  once(event: 'close', listener: () => void): unknown
+}
 
-  function add(socket: Socket, connection: { readonly current: NodeIo | undefined }): void {
+export function createProgressWatch(now: () => number = () => performance.now()): ProgressWatch {
+  const open = new Map<Meter, { connection: { readonly current: NodeIo | undefined }; look: Look | undefined }>()
+
+  function add(socket: Meter, connection: { readonly current: NodeIo | undefined }): void {
     open.set(socket, { connection, look: undefined })
     socket.once('close', () => open.delete(socket))
   }
@@ -44,7 +52,7 @@ interface Look {
   bytesWritten: number
 }
 
-const firstLook = (io: NodeIo, { bytesRead, bytesWritten }: Socket, at: number): Look => ({
+const firstLook = (io: NodeIo, { bytesRead, bytesWritten }: Meter, at: number): Look => ({
   io,
   readSince: at,
   bytesRead,
@@ -53,7 +61,7 @@ const firstLook = (io: NodeIo, { bytesRead, bytesWritten }: Socket, at: number):
 })
 
 /** Only when the client is waited for: a body that we ourselves do not read is not its fault. */
-function isSlowBody(request: IncomingMessage, socket: Socket, look: Look, at: number): boolean {
+function isSlowBody(request: NodeRequest, socket: Meter, look: Look, at: number): boolean {
   if (request.complete || request.isPaused() || request.readableLength > 0 || request.readableFlowing === null) {
     look.readSince = at
     look.bytesRead = socket.bytesRead
@@ -66,7 +74,7 @@ function isSlowBody(request: IncomingMessage, socket: Socket, look: Look, at: nu
   return rate < limits.bodyBytesPerSecondMin
 }
 
-function isStalledReader(response: ServerResponse, socket: Socket, look: Look, at: number): boolean {
+function isStalledReader(response: NodeResponse, socket: Meter, look: Look, at: number): boolean {
   // What the kernel has taken is bytesWritten less what still waits in the process.
   const taken = socket.bytesWritten - socket.writableLength
   if (response.writableLength + socket.writableLength === 0 || taken !== look.bytesWritten) {

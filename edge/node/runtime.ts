@@ -20,6 +20,7 @@ export interface NodeRuntimeOptions {
   limiter: Limiter
   /** Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. */
   trustedHops: Network[]
+  ports?: Facts['ports']
   pool: Pool
   metrics: Metrics
   /** Takes access-log lines. */
@@ -63,7 +64,11 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
 }
 
 /** What deciding needs to know on Node; `explain` decides with it too. */
-export function createNodeFacts({ limiter, trustedHops }: Pick<NodeRuntimeOptions, 'limiter' | 'trustedHops'>): Facts {
+export function createNodeFacts({
+  limiter,
+  trustedHops,
+  ports,
+}: Pick<NodeRuntimeOptions, 'limiter' | 'trustedHops' | 'ports'>): Facts {
   const addresses = new Map<string, Address>()
 
   function clientAddress({ peer, secure }: RawRequest, fields: Fields): ClientAddress {
@@ -92,6 +97,7 @@ export function createNodeFacts({ limiter, trustedHops }: Pick<NodeRuntimeOption
   return {
     clientAddress,
     isEdge: false,
+    ports,
     limiter,
     fetchText,
     now: Date.now,

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import type { Server } from 'node:http'
+import type { AddressInfo, Server as NetServer } from 'node:net'
 import type { Network } from '../address.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
@@ -10,14 +11,18 @@ import { createMetrics } from '../metrics.ts'
 import type { Gauge, Sample } from '../metrics.ts'
 import type { Limiter } from '../runtime.ts'
 import { startAdmin } from './admin.ts'
+import { openCertificates } from './certificates.ts'
 import { UsageError } from './config.ts'
 import type { NodeIo } from './exchange-io.ts'
+import { createHttp2Connections } from './http2.ts'
 import { createListener } from './listen.ts'
+import type { Handle } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
 import { createPool } from './pool.ts'
 import type { Pool } from './pool.ts'
 import { startHealthChecks } from './health-checks.ts'
 import { createNodeRuntime } from './runtime.ts'
+import { createTlsListener } from './tls.ts'
 import type { Tunnel } from './upgrade.ts'
 
 export interface ServeOptions {
@@ -25,6 +30,8 @@ export interface ServeOptions {
   limiter: Limiter
   trustedHops: Network[]
   http: { host: string; port: number }
+  /** Where TLS is taken, and what with. */
+  https?: { host: string; port: number; certificates: string; development: boolean }
   admin: { host: string; port: number }
   /** Takes the access log. */
   accessLog: LogSink
@@ -35,6 +42,8 @@ export interface ServeOptions {
 export interface RunningGateway {
   /** The port that requests are taken on. */
   port: number
+  /** The port that TLS is taken on. */
+  httpsPort: number | undefined
   adminUrl: string
   /** Takes no new connections, lets open requests end within `limits.drainMs`, says goodbye to WebSockets. */
   stop(): Promise<void>
@@ -52,7 +61,8 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   for (const upstream of compiled.upstreams) pool.of(upstream)
   const tunnels = new Set<Tunnel>()
   const log = (line: string): void => accessLog.write(line)
-  const runtime = createNodeRuntime({ ...options, pool, metrics, log, tunnels })
+  const ports = options.https && { http: options.http.port, https: options.https.port }
+  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels })
   const gateway = createGateway(compiled, runtime)
   let draining = false
 
@@ -86,8 +96,16 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     connections++
     socket.once('close', () => connections--)
   })
-  await listen(server, options.http)
+  const tls = options.https && (await startTls(options, server, handle))
+  await listen(server, options.http).catch((error: unknown) => {
+    tls?.stop()
+    throw error
+  })
   const { port } = server.address() as AddressInfo
+  if (ports && tls) {
+    ports.http = port
+    ports.https = tls.port
+  }
   const admin = await startAdmin(
     {
       metrics,
@@ -102,11 +120,13 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
           help: 'Access-log lines that the reader was too slow for.',
           value: accessLog.dropped(),
         },
+        ...(tls?.gauges() ?? []),
       ],
     },
     options.admin,
   ).catch((error: unknown) => {
     server.close()
+    tls?.stop()
     throw toListenError(error, options.admin)
   })
 
@@ -117,11 +137,16 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     checks.stop()
     const closed = once(server, 'close')
     server.close()
+    const closedTls = tls?.stop()
     for (const tunnel of tunnels) tunnel.sayGoodbye()
     // Connections that were kept alive for a next request, and those that become idle when their last one ends.
     const sweep = setInterval(() => server.closeIdleConnections(), idleSweepMs)
-    const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs)
+    const timer = setTimeout(() => {
+      server.closeAllConnections()
+      tls?.cut()
+    }, limits.drainMs)
     await closed
+    await closedTls
     clearInterval(sweep)
     clearTimeout(timer)
     await pool.close()
@@ -129,7 +154,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     await accessLog.flush()
   }
 
-  return { port, adminUrl: admin.url, stop }
+  return { port, httpsPort: tls?.port, adminUrl: admin.url, stop }
 }
 
 const idleSweepMs = 50
@@ -166,10 +191,58 @@ function toUpstreamGauges(pool: Pool): Gauge[] {
   ]
 }
 
-async function listen(
-  server: ReturnType<typeof createListener>,
-  { host, port }: { host: string; port: number },
-): Promise<void> {
+interface RunningTls {
+  port: number
+  gauges(): Gauge[]
+  /** Takes nothing new and says GOAWAY; resolves when all connections are closed. */
+  stop(): Promise<unknown>
+  /** Closes what is still open. */
+  cut(): void
+}
+
+/** HTTP/2, and HTTP/1.1 by the listener that takes it without TLS too. */
+async function startTls({ compiled, https, report }: ServeOptions, http: Server, handle: Handle): Promise<RunningTls> {
+  const { host, port, certificates: directory, development } = https as NonNullable<ServeOptions['https']>
+  const certificates = await openCertificates({ compiled, directory, development, report })
+  const http2 = createHttp2Connections(handle)
+  const tls = createTlsListener({
+    contextFor: certificates.contextFor,
+    http1: (socket) => http.emit('connection', socket),
+    http2: http2.open,
+  })
+  await listen(tls.server, { host, port }).catch((error: unknown) => {
+    certificates.close()
+    http2.close()
+    throw error
+  })
+
+  function stop(): Promise<unknown> {
+    const closed = once(tls.server, 'close')
+    tls.server.close()
+    tls.closeHandshakes()
+    certificates.close()
+    http2.close()
+    return closed
+  }
+
+  return {
+    port: (tls.server.address() as AddressInfo).port,
+    gauges: () => [
+      ...certificates.gauges(),
+      { name: 'daemun_tls_handshakes', help: 'Connections in their TLS handshake.', value: tls.handshakes() },
+      {
+        name: 'daemun_tls_failures_total',
+        help: 'Connections that were closed before their TLS handshake was done.',
+        type: 'counter',
+        value: tls.failures(),
+      },
+    ],
+    stop,
+    cut: http2.destroy,
+  }
+}
+
+async function listen(server: NetServer, { host, port }: { host: string; port: number }): Promise<void> {
   try {
     server.listen({ host, port, backlog: 4_096 })
     await once(server, 'listening')

@@ -1,4 +1,5 @@
 import type { Exchange } from '../exchange.ts'
+import type { Facts } from '../runtime.ts'
 import type { Https } from '../table.ts'
 import type { Binding, BoundPolicy, Verdict } from './index.ts'
 
@@ -9,16 +10,16 @@ export function bindHttps({ site, route }: Binding): BoundPolicy | undefined {
   const field = hsts && ['Strict-Transport-Security', toHstsValue(hsts)]
   const redirects = redirect && route.https !== false
 
-  function check(exchange: Exchange): Verdict {
+  function check(exchange: Exchange, facts: Facts): Verdict {
     if (exchange.scheme === 'https') {
-      // RFC 6797 §7.2: never over http.
-      if (field) exchange.answerHeaders.push(...field)
+      // RFC 6797 §7.2: never over http. A twin stays on both: its browser would go to the plain port with https.
+      if (field && !exchange.host.endsWith('.localhost')) exchange.answerHeaders.push(...field)
       return secure
     }
     if (!redirects) return allowed
-    // Browsers take *.localhost for a secure origin, and no certificate is to be had for it.
+    // Browsers take *.localhost for a secure origin, and no public authority has a certificate for it.
     if (exchange.host.endsWith('.localhost')) return twin
-    const location = `https://${exchange.host}${exchange.path}${exchange.query}`
+    const location = `https://${exchange.host}${toPort(exchange, facts)}${exchange.path}${exchange.query}`
     return { outcome: 'redirect', reason: 'came over http', status: 308, location }
   }
 
@@ -27,6 +28,16 @@ export function bindHttps({ site, route }: Binding): BoundPolicy | undefined {
     describe: `${redirects ? 'redirect' : 'no redirect'}${field ? `, HSTS ${field[1]}` : ''}`,
     check,
   }
+}
+
+/**
+ * Whoever came to the plain port under the number it has here finds https here under its own number too. Any other
+ * number was mapped by something in front, which has https where it belongs.
+ */
+function toPort({ host, authority }: Exchange, { ports }: Facts): string {
+  if (!ports || ports.https === 443) return ''
+  const cameTo = Number(authority.slice(host.length + 1) || 80)
+  return cameTo === ports.http ? `:${ports.https}` : ''
 }
 
 const secure: Verdict = { outcome: 'pass', reason: 'came over https' }

@@ -73,7 +73,7 @@ describe.concurrent('daemun', () => {
     [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, help"],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
-    [['serve', '-x'], "✗ there is no option '-x': known: --http, --admin, --header, --from, --json, --help"],
+    [['serve', '-x'], "✗ there is no option '-x': known: --http, --https, --admin, --header, --from, --json, --help"],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
     [['serve', '--http'], "✗ Option '--http <value>' argument missing"],

@@ -6,6 +6,8 @@ import type { Table } from '#edge/table.ts'
 
 export interface TestGateway {
   port: number
+  /** 0 without TLS. */
+  httpsPort: number
   /** The access log, a line each, parsed. */
   log(): Record<string, unknown>[]
   /** All that was written to the log and reported to operators, as text. */
@@ -57,6 +59,7 @@ export async function startTestGateway(table: Table, options: Partial<ServeOptio
 
   return {
     port: gateway.port,
+    httpsPort: gateway.httpsPort ?? 0,
     log: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
     output: () => [...lines, ...reports].join('\n'),
     metrics,

@@ -1,0 +1,207 @@
+import { constants } from 'node:crypto'
+import { createSecureContext } from 'node:tls'
+import type { SecureContextOptions } from 'node:tls'
+import type { CompiledGateway, CompiledSite } from '../compile.ts'
+import { limits } from '../limits.ts'
+import type { Gauge } from '../metrics.ts'
+import { chooseCertificate, readCertificateFiles } from './certificate-files.ts'
+import type { CertificateFiles } from './certificate-files.ts'
+import { issueCertificate } from './issue-certificate.ts'
+
+export interface CertificateOptions {
+  compiled: CompiledGateway
+  /** The folder that has `live/` and `dev/`. */
+  directory: string
+  /** Whether those of `certs dev` are taken too. */
+  development: boolean
+  report: (line: string) => void
+  now?: () => number
+}
+
+/** What the hosts of all tables show to clients, and keep showing while files are replaced. */
+export interface Certificates {
+  /** What the site that a client names shows it: the same object for as long as that is so. */
+  contextFor(name: string | undefined): SecureContextOptions
+  /** Looks at the files and swaps what has changed; what is refused changes nothing. Never rejects. */
+  look(): Promise<void>
+  gauges(): Gauge[]
+  /** Stops looking. */
+  close(): void
+}
+
+/** Resolves when all files were looked at once; whatever is wrong with them, every host has a certificate then. */
+export async function openCertificates(options: CertificateOptions): Promise<Certificates> {
+  const { compiled, directory, development, report, now = Date.now } = options
+  const hosts = listHosts(compiled)
+  const standIn = toContext(issueStandIn(['no-certificate.invalid'], now()))
+  /** By site and by what its hosts show: no two sites share one, and so none takes the other's tickets. */
+  let contexts = new Map<CompiledSite, Map<string, Shown>>()
+  let shown = new Map<string, Shown>()
+  let known = new Map<string, CertificateFiles>()
+  const faults = new Map<string, string>()
+  let failures = 0
+
+  async function look(): Promise<void> {
+    const found = await readCertificateFiles(directory, { development, hosts: [...hosts.keys()], now: now(), known })
+    for (const [folder, files] of known)
+      if (!found.some((one) => one.folder === folder)) found.push({ ...files, fault: 'the folder is gone' })
+    const good: CertificateFiles[] = []
+    for (const files of found) {
+      const last = known.get(files.folder)
+      const fault = files.fault ?? findContextFault(files, last)
+      judge(files.folder, fault, last)
+      if (fault === undefined && last && last.version !== files.version)
+        report(`${files.folder}: the new certificate is shown`)
+      const usable = fault === undefined ? files : last
+      if (usable) good.push(usable)
+    }
+    known = new Map(good.map((files) => [files.folder, files]))
+    show(good)
+  }
+
+  /** OpenSSL has the last word: a key that it finds too weak is found out here. */
+  function findContextFault(files: CertificateFiles, last: CertificateFiles | undefined): string | undefined {
+    if (last?.version === files.version) return undefined
+    try {
+      createSecureContext(toContext(files))
+      return undefined
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error)
+    }
+  }
+
+  /** Says once what is wrong with a folder's files, and once that they are right again. */
+  function judge(folder: string, fault: string | undefined, last: CertificateFiles | undefined): void {
+    if (fault === faults.get(folder)) return
+    if (fault === undefined) {
+      faults.delete(folder)
+      if (!last) report(`${folder}: the certificate is shown`)
+      return
+    }
+    faults.set(folder, fault)
+    failures++
+    report(`${folder}: refused, ${fault}${last ? '; the certificate from before is kept' : ''}`)
+  }
+
+  function show(good: CertificateFiles[]): void {
+    const next = new Map<CompiledSite, Map<string, Shown>>()
+    const table = new Map<string, Shown>()
+    for (const [host, site] of hosts) {
+      const files = chooseCertificate(good, host, now())
+      const ofSite = next.get(site) ?? new Map<string, Shown>()
+      next.set(site, ofSite)
+      const key = files ? `${files.folder} ${files.version}` : ''
+      const one = ofSite.get(key) ?? keep(contexts.get(site)?.get(key)) ?? make(site, files)
+      ofSite.set(key, one)
+      table.set(host, one)
+    }
+    contexts = next
+    shown = table
+  }
+
+  /** A context is made anew from time to time, because the key of its tickets is as old as it is. */
+  const keep = (one: Shown | undefined): Shown | undefined =>
+    one && now() - one.madeAt < limits.ticketKeyMs ? one : undefined
+
+  function make(site: CompiledSite, files: CertificateFiles | undefined): Shown {
+    const names = [...hosts].filter(([, owner]) => owner === site).map(([host]) => host)
+    return { files, context: toContext(files ?? issueStandIn(names, now())), madeAt: now() }
+  }
+
+  function contextFor(name: string | undefined): SecureContextOptions {
+    const found = name === undefined ? undefined : (shown.get(name) ?? findWildcard(name))
+    if (found) return found.context
+    const fallback = compiled.fallback && shown.get(compiled.fallback.hosts[0] ?? '')
+    return fallback?.context ?? standIn
+  }
+
+  function findWildcard(name: string): Shown | undefined {
+    for (let dot = name.indexOf('.'); dot !== -1; dot = name.indexOf('.', dot + 1)) {
+      const wildcard = shown.get(`*${name.slice(dot)}`)
+      if (wildcard) return wildcard
+    }
+    return undefined
+  }
+
+  function gauges(): Gauge[] {
+    const days = [...shown]
+      .filter(([host]) => !host.endsWith('.localhost'))
+      .map(([host, { files }]) => ({ labels: { host }, value: files ? toDays(files, now()) : 0 }))
+    return [
+      {
+        name: 'daemun_certificate_days_left',
+        help: 'Days until the certificate of a host ends; 0: it has none, and a self-signed one stands in.',
+        value: days,
+      },
+      {
+        name: 'daemun_certificate_failures_total',
+        help: 'Certificate files that were refused.',
+        type: 'counter',
+        value: failures,
+      },
+    ]
+  }
+
+  await look()
+  const bare = [...shown].filter(([, { files }]) => !files).map(([host]) => host)
+  if (bare.length > 0) report(`no certificate for ${enumerate(bare)}: a self-signed one stands in`)
+  let looking = false
+  const timer = setInterval(() => {
+    if (looking) return
+    looking = true
+    void look()
+      .catch((error: unknown) => report(`certificates: ${error instanceof Error ? error.message : String(error)}`))
+      .finally(() => {
+        looking = false
+      })
+  }, limits.certificateCheckMs).unref()
+
+  return { contextFor, look, gauges, close: () => clearInterval(timer) }
+}
+
+interface Shown {
+  /** undefined: a stand-in. */
+  files: CertificateFiles | undefined
+  context: SecureContextOptions
+  madeAt: number
+}
+
+/** Every name that a client may ask for, twins included, and its site; wildcards with their star. */
+function listHosts({ hosts, wildcards }: CompiledGateway): Map<string, CompiledSite> {
+  return new Map([...hosts, ...[...wildcards].map(([suffix, site]): [string, CompiledSite] => [`*${suffix}`, site])])
+}
+
+const toDays = ({ notAfter }: CertificateFiles, now: number): number => Math.floor((notAfter - now) / dayMs)
+
+const dayMs = 86_400_000
+
+function issueStandIn(names: string[], now: number): { certificate: string; key: string } {
+  const [notBefore, notAfter] = [new Date(now - dayMs), new Date(now + 90 * dayMs)]
+  return issueCertificate({ commonName: 'Daemun stand-in, self-signed', names, notBefore, notAfter })
+}
+
+/** TLS 1.2 and 1.3 with authenticated encryption and forward secrecy, and nothing else. */
+const toContext = ({ certificate, key }: { certificate: string; key: string }): SecureContextOptions => ({
+  cert: certificate,
+  key,
+  minVersion: 'TLSv1.2',
+  maxVersion: 'TLSv1.3',
+  ciphers,
+  honorCipherOrder: true,
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_PRIORITIZE_CHACHA,
+})
+
+const ciphers = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+].join(':')
+
+const enumerate = (names: string[]): string =>
+  names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', ')
