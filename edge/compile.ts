@@ -103,6 +103,7 @@ export type CompiledAction =
       idleMs: number
       retry: CompiledRetry
       edits: RequestEdits
+      compress: boolean
     } & Omit<Proxy, 'to' | 'retry'>)
   | { kind: 'files'; files: CompiledFiles }
   | ({ kind: 'redirect' } & Required<Redirect>)
@@ -368,7 +369,8 @@ function compileRoute(parts: RouteParts): CompiledRoute | undefined {
   }
 }
 
-function compileAction({ route, broken, table, upstreams, report }: RouteParts): CompiledAction | undefined {
+function compileAction(parts: RouteParts): CompiledAction | undefined {
+  const { route, broken, report } = parts
   const named = actionNames.filter((name) => route[name] !== undefined || broken.has(name))
   // A misspelt action was reported as an unknown key.
   if (named.length === 0 && Object.keys(route).some((key) => findNear(key, actionNames))) return undefined
@@ -379,7 +381,7 @@ function compileAction({ route, broken, table, upstreams, report }: RouteParts):
       `give it exactly one of ${actionNames.join(', ')}`,
     )
   if (named.some((name) => broken.has(name))) return undefined
-  if (route.proxy) return compileProxy(route, route.proxy, table, upstreams, report)
+  if (route.proxy) return compileProxy(parts, route.proxy)
   if (route.files) return { kind: 'files', files: compileFiles(route.files) }
   if (route.redirect) return { kind: 'redirect', to: route.redirect.to, status: route.redirect.status ?? 308 }
   const { status = 200, type = 'text/plain; charset=utf-8', body = '' } = route.respond ?? {}
@@ -387,11 +389,8 @@ function compileAction({ route, broken, table, upstreams, report }: RouteParts):
 }
 
 function compileProxy(
-  route: Route,
+  { route, site, upstreams, report }: RouteParts,
   { to, ...proxy }: Proxy,
-  table: string,
-  upstreams: Map<string, CompiledUpstream>,
-  report: ReadTable['report'],
 ): CompiledAction | undefined {
   const upstream = upstreams.get(to)
   const pattern = readPattern(route.path)
@@ -424,6 +423,7 @@ function compileProxy(
     idleMs: proxy.idleMs ?? limits.websocketIdleMs,
     retry: compileRetry(proxy.retry),
     edits: compileRequestEdits(route.requestHeaders ?? {}),
+    compress: route.compress ?? site.compress ?? false,
   }
 }
 

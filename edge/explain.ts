@@ -226,6 +226,7 @@ export function describeAction(action: CompiledAction): string {
       action.strip && `strip ${action.strip}`,
       action.path && `as ${action.path}`,
       action.websocket && 'WebSocket',
+      action.compress && 'compress',
     ]
     const shown = edits.filter(Boolean).join(', ')
     return `proxy ${action.upstream.name}${shown ? ` (${shown})` : ''}`

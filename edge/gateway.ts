@@ -137,6 +137,7 @@ function act(exchange: Exchange, route: CompiledRoute): Plan {
       idleMs: action.idleMs,
       timeoutMs: earlier(action.timeoutMs, exchange.timeoutMs),
       retry: action.retry,
+      compress: action.compress,
       response,
     }
   }

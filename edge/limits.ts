@@ -128,6 +128,8 @@ export const limits = {
   releases: 3,
   /** Texts shorter than this are sent as they are: encoded they would hardly be smaller. */
   compressBytesMin: 1_024,
+  /** Answers of upstreams that are being compressed; further ones are sent as they are. */
+  encodersMax: 512,
   /** Open requests may end for this long after a stop was asked for. */
   drainMs: 30_000,
 } as const

@@ -32,6 +32,8 @@ export interface ProxyPlan {
   /** From the request's beginning to the answer's end; undefined: no bound. */
   timeoutMs: number | undefined
   retry: CompiledRetry
+  /** Texts that the upstream sends plain are compressed; on Workers the platform does that by itself. */
+  compress: boolean
   response: ResponseEdits
 }
 

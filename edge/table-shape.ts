@@ -101,6 +101,7 @@ const route = object({
       [() => true, object({ required: { control: fieldValue } })],
     ),
     headers,
+    compress: oneOf(true, false),
     errors,
     requestHeaders: edits,
     responseHeaders: edits,
@@ -141,6 +142,7 @@ const site = object({
     trustedEdges: object({ required: { secret: text() } }),
     errors,
     headers,
+    compress: oneOf(true, false),
   },
 })
 

@@ -94,6 +94,8 @@ export interface Site {
   errors?: ErrorShape
   /** Security headers of every answer: a preset, or names and values. Default 'basic'. */
   headers?: HeadersPreset | Record<string, string>
+  /** Compresses texts that upstreams send plain, for clients that take that. Default false. */
+  compress?: boolean
   /** The rows. Which one matches does not depend on their order, except between rows that match the same. */
   routes: Route[]
 }
@@ -137,6 +139,8 @@ export interface Policies {
   cache?: CachePreset | { control: string }
   /** Security headers of this row, instead of the site's. */
   headers?: HeadersPreset | Record<string, string>
+  /** Whether the upstream's texts are compressed on this row, instead of the site's. */
+  compress?: boolean
   /** The shape of the gateway's own error bodies on this row, instead of the site's. */
   errors?: ErrorShape
   /** Edits of the request's fields on their way to the upstream. */

@@ -1,6 +1,7 @@
 import { Transform } from 'node:stream'
 import type { Duplex, Readable, TransformCallback } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { toCompressed } from '../actions/compress.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { Refusal } from '../error.ts'
 import { fieldValue } from '../exchange.ts'
@@ -13,6 +14,8 @@ import type { Outcome } from '../runtime.ts'
 import { isWorthRepeating, mayRepeat } from '../upstreams/retry.ts'
 import type { Failure } from '../upstreams/retry.ts'
 import { sendAnswer } from './answer.ts'
+import { createEncoder, mayEncode } from './encoder.ts'
+import type { Encoder } from './encoder.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
 import { lingerOnClose } from './linger.ts'
 import type { Lease, Pool, UpstreamServers } from './pool.ts'
@@ -51,6 +54,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
   /** The last chunk, held until the tick ends, so that a small answer is written at once with its head. */
   #held: Buffer | undefined
   #flushing = false
+  /** Where the answer is compressed on its way. */
+  #encoder: Encoder | undefined
   /** Whether the head is on its way to the client. */
   #written = false
   #status = 0
@@ -126,7 +131,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (status < 502 || status > 504) this.#servers.group.health.succeeded(this.#index, this.#upstreamMs)
     else if (this.#isUnwanted(status)) return controller.abort(unwantedStatus)
     this.#status = status
-    const { exchange, response: edits } = this.#plan
+    const { exchange, response: edits, compress } = this.#plan
     const received = toText(controller.rawHeaders)
     if ((status === 204 || status === 205) && hasContent(received)) return controller.abort(unexpectedContent)
     // An answer before the whole body was read: what still comes would have to be read only to be thrown away.
@@ -134,11 +139,13 @@ class Forwarding implements Dispatcher.DispatchHandler {
       this.#io.response.shouldKeepAlive = false
       lingerOnClose(this.#io.request)
     }
-    this.#io.response.writeHead(status, toClientHeaders(exchange, edits, status, received))
+    const headers = toClientHeaders(exchange, edits, status, received)
+    this.#io.response.writeHead(status, compress ? this.#compress(status, headers) : headers)
     this.#flushSoon()
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#encoder) return this.#encoder.write(chunk, controller)
     this.#bytes += chunk.length
     const held = this.#held
     this.#held = chunk
@@ -154,6 +161,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
       return this.#cut(connectionReset)
     }
     this.#release()
+    if (this.#encoder) return this.#encoder.end()
     const held = this.#held
     this.#held = undefined
     // A text leaves in one write with the head, where bytes make two; latin1 keeps every byte.
@@ -266,6 +274,14 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#io.response.once('drain', () => controller.resume())
   }
 
+  /** The fields of the answer, which is compressed from here on if it may be. */
+  #compress(status: number, headers: string[]): string[] {
+    if (this.#settled || !mayEncode()) return headers
+    const compressed = toCompressed(this.#plan.exchange, status, headers)
+    if (compressed.coding) this.#encoder = createEncoder(compressed.coding, this.#io.response)
+    return compressed.headers
+  }
+
   #readBody(): boolean {
     const { request, response } = this.#io
     if (this.#plan.exchange.expectsContinue) response.writeContinue()
@@ -307,6 +323,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const breakOff = (): void =>
       void (request.httpVersion === '1.0' ? request.socket.resetAndDestroy() : response.destroy())
     if (held) return void response.write(held, breakOff)
+    if (this.#encoder) return this.#encoder.cut(breakOff)
     // With its head on the way, nobody takes the answer for one that never began and asks again.
     response.flushHeaders()
     breakOff()
@@ -330,12 +347,13 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (this.#settled) return
     this.#settled = true
     const { response } = this.#io
+    this.#encoder?.destroy()
     if (!response.writableFinished) {
       if (this.#end === 'done') this.#end = this.#io.stalled ? 'stalled' : 'client_gone'
       this.#controller?.abort(clientGone)
       this.#body?.destroy(clientGone)
     }
-    const outcome: Outcome = { status: this.#status, bytes: this.#bytes, end: this.#end }
+    const outcome: Outcome = { status: this.#status, bytes: this.#encoder?.bytes ?? this.#bytes, end: this.#end }
     if (this.#lease) outcome.server = this.#lease.server
     if (this.#upstreamMs !== undefined) outcome.upstreamMs = this.#upstreamMs
     if (this.#cause !== undefined) outcome.cause = this.#cause

@@ -132,6 +132,7 @@ function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
     timeoutMs: undefined,
     retry: { attempts: 1, statuses: [] },
     idleMs: limits.websocketIdleMs,
+    compress: false,
     response,
   }
 }

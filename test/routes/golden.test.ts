@@ -29,7 +29,7 @@ import { fillVariables, requiredVariables } from '#edge/variables.ts'
  *   proxy UPSTREAM TARGET · files ROOT PATH · redirect STATUS LOCATION · respond STATUS · refuse STATUS CODE
  *
  * Facts that are not named may be anything. A value with spaces is written in quotes, as in JSON; '-' is none.
- *   read, idle (ms), body (bytes), websocket         of the plan      limit, auth    what counts, who is known to ask
+ *   read, idle (ms), body (bytes), websocket, compress   of the plan      limit, auth    what counts, who is known to ask
  *   spa, immutable, nostore                          of a folder
  *   header:NAME, cache, says    of the answer, were it a 200          shape          of an error's body
  *   +NAME                       a field that the upstream gets
@@ -174,11 +174,12 @@ function describePlan(plan: Plan, token = ''): { outcome: string; facts: Record<
     }
     return { outcome: `files ${root} ${plan.path}`, facts: { ...facts, ...folder } }
   }
-  const { readTimeoutMs, idleMs, websocket } = plan
+  const { readTimeoutMs, idleMs, websocket, compress } = plan
   const proxy = {
     read: String(readTimeoutMs),
     idle: String(idleMs),
     websocket: String(websocket),
+    compress: String(compress),
     ...toFacts('+', plan.headers),
   }
   return {
