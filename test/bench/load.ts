@@ -89,6 +89,8 @@ class Connection {
   #socket: Socket | undefined
   #waiting = false
   #received: Buffer = nothing
+  /** Of the body that is being received. */
+  #missing = 0
   readonly #order: LoadOrder
   readonly #request: string
   readonly #onAnswer: (connection: Connection, ok: boolean) => void
@@ -118,7 +120,7 @@ class Connection {
       port: this.#order.port,
       host: '127.0.0.1',
       noDelay: true,
-      onread: { buffer: Buffer.allocUnsafe(16_384), callback },
+      onread: { buffer: Buffer.allocUnsafe(65_536), callback },
     })
     socket.on('error', () => {})
     socket.on('close', () => {
@@ -128,16 +130,28 @@ class Connection {
   }
 
   #read(chunk: Buffer): void {
-    const received = this.#received.length === 0 ? chunk : Buffer.concat([this.#received, chunk])
-    const head = received.indexOf('\r\n\r\n')
-    const missing = head === -1 ? 1 : head + 4 + this.#order.bodyLength - received.length
-    if (missing > 0) {
-      // The chunk's memory is written over by the next one.
-      this.#received = received === chunk ? Buffer.from(chunk) : received
+    // Of a long body only the length counts.
+    if (this.#missing > chunk.length) {
+      this.#missing -= chunk.length
       return
     }
+    if (this.#missing > 0) return this.#end(this.#missing - chunk.length)
+    const received = this.#received.length === 0 ? chunk : Buffer.concat([this.#received, chunk])
+    const head = received.indexOf('\r\n\r\n')
+    // The chunk's memory is written over by the next one.
+    this.#received = received === chunk ? Buffer.from(chunk) : received
+    if (head === -1) return
+    this.#missing = head + 4 + this.#order.bodyLength - received.length
+    if (this.#missing <= 0) this.#end(this.#missing)
+  }
+
+  /** The answer is whole; `over` is below zero when there is more than it. */
+  #end(over: number): void {
+    const received = this.#received
+    const head = received.indexOf('\r\n\r\n')
     this.#received = nothing
-    const ok = missing === 0 && received[9] === 0x32 && received[10] === 0x30 && received[11] === 0x30
+    this.#missing = 0
+    const ok = over === 0 && received[9] === 0x32 && received[10] === 0x30 && received[11] === 0x30
     if (!ok || isLast(received, head)) this.#reopen()
     this.#settle(ok)
   }
@@ -152,6 +166,7 @@ class Connection {
   #lose(): void {
     this.#socket = undefined
     this.#received = nothing
+    this.#missing = 0
     this.#settle(false)
   }
 

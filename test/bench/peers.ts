@@ -223,6 +223,41 @@ http {
   return { command: ['nginx', '-c', write(folder, `upstream-${port}.conf`, text), '-e', 'stderr'] }
 }
 
+/** A folder of files, with the same fields and log. */
+export function configureDaemunFiles(folder: string, port: number, root: string): Launch {
+  const routes = [{ path: '/*', files: { root } }]
+  const table = { name: 'bench', sites: [{ hosts: [host], headers: answerFields, routes }] }
+  const file = write(folder, `files-${port}.ts`, `export default ${JSON.stringify(table, null, 2)}\n`)
+  return {
+    command: [process.execPath, entry, 'serve', file, '--http', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'],
+    env: { NODE_ENV: 'production' },
+  }
+}
+
+export function configureNginxFiles(folder: string, port: number, root: string, accessLog: string): Launch {
+  const text = `${nginxCommon(folder, port)}
+http {
+  ${nginxTemporary(folder)}
+  log_format line escape=json '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr","method":"$request_method","scheme":"$scheme","host":"$host","path":"$uri","status":$status,"bytes":$body_bytes_sent,"seconds":$request_time}';
+  access_log ${accessLog} line buffer=32k flush=50ms;
+  keepalive_requests 10000;
+  keepalive_timeout 65s;
+  sendfile on;
+  tcp_nopush on;
+  open_file_cache max=100;
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    server_name ${host};
+    root ${root};
+    ${fields.map(([name, value]) => `add_header ${name} ${value} always;`).join('\n    ')}
+    add_header X-Request-Id $request_id always;
+    add_header Cache-Control no-cache always;
+  }
+}
+`
+  return { command: ['nginx', '-c', write(folder, `files-${port}.conf`, text), '-e', 'stderr'] }
+}
+
 const nginxCommon = (folder: string, port: number): string => `daemon off;
 master_process off;
 pid ${join(folder, `nginx-${port}.pid`)};
