@@ -39,7 +39,7 @@ export function createTlsListener(options: TlsListenerOptions): TlsListener {
   let failures = 0
 
   const server = createServer(
-    { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 },
+    { noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 },
     (socket) => {
       const id = toId(socket)
       const timer = setTimeout(() => fail(id, socket), handshakeTimeoutMs)
@@ -90,6 +90,8 @@ export function createTlsListener(options: TlsListenerOptions): TlsListener {
     if (!handshake) return void secure.destroy()
     underway.delete(id)
     clearTimeout(handshake.timer)
+    // Who ends during the handshake is gone; behind a request it may mean that all is said (`connection.ts`).
+    secure.allowHalfOpen = true
     // For the sign that HTTP/1.0 has for a broken answer; a TLS connection has no such method of its own.
     secure.resetAndDestroy = () => {
       handshake.socket.resetAndDestroy()
