@@ -38,24 +38,21 @@ export function createTlsListener(options: TlsListenerOptions): TlsListener {
   const sites = new WeakMap<SecureContextOptions, TlsServer>()
   let failures = 0
 
-  const server = createServer(
-    { noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 },
-    (socket) => {
-      const id = toId(socket)
-      const timer = setTimeout(() => fail(id, socket), handshakeTimeoutMs)
-      underway.set(id, { socket, timer })
-      ids.set(socket, id)
-      socket.on('error', () => {})
-      socket.once('close', () => fail(id, socket))
-      readHello(socket, (name) => {
-        try {
-          siteOf(contextFor(name)).emit('connection', socket)
-        } catch {
-          fail(id, socket)
-        }
-      })
-    },
-  )
+  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 }, (socket) => {
+    const id = toId(socket)
+    const timer = setTimeout(() => fail(id, socket), handshakeTimeoutMs)
+    underway.set(id, { socket, timer })
+    ids.set(socket, id)
+    socket.on('error', () => {})
+    socket.once('close', () => fail(id, socket))
+    readHello(socket, (name) => {
+      try {
+        siteOf(contextFor(name)).emit('connection', socket)
+      } catch {
+        fail(id, socket)
+      }
+    })
+  })
 
   /** A socket that TLS has taken over may never say that it is closed, so each way to fail comes here. */
   function fail(id: string, socket: Socket): void {
