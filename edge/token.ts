@@ -132,12 +132,12 @@ export async function findKeyFaults(key: Key): Promise<{ at: string; problem: st
   return faults
 }
 
-/** Why a secret is none: too short, too uniform, or printed somewhere for everyone to read. */
+/** Why a secret is none: too short (RFC 7518 §3.2 for HS256), too uniform, or printed somewhere for everyone to read. */
 export function findSecretFault(secret: string): { problem: string; fix: string } | undefined {
   const fix = "make one with 'openssl rand -base64 48'"
   const bytes = new TextEncoder().encode(secret).length
   if (isPublished(secret)) return { problem: 'is a published example', fix }
-  if (bytes < 32) return { problem: `has ${bytes} bytes; HS256 needs 32 (RFC 7518 §3.2)`, fix }
+  if (bytes < 32) return { problem: `has ${bytes} bytes; 32 are needed`, fix }
   if (isPattern(secret)) return { problem: 'follows a simple pattern', fix }
   return undefined
 }

@@ -18,6 +18,7 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
       https: { ...line.https, certificates: config.certificates, development: config.development },
     }),
     admin: line.admin,
+    adminToken: config.adminToken,
     accessLog: createLogSink(1),
     report,
   })

@@ -1,9 +1,12 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
 import type { Gauge, Metrics } from '../metrics.ts'
+import { requireAdminToken } from './admin-token.ts'
 
 export interface AdminState {
   metrics: Metrics
+  /** What changes have to be asked for with; without it there are none. */
+  token: string | undefined
   /** Why no request should be sent here now; undefined when all is well. */
   notReady(): string | undefined
   gauges(): Gauge[]
@@ -15,9 +18,10 @@ export interface Admin {
   close(): Promise<void>
 }
 
-/** The listener for operators: health, readiness and metrics. On loopback unless told otherwise. */
+/** The listener for operators: health, readiness and metrics for everybody, changes for who has the token. */
 export function startAdmin(state: AdminState, { host, port }: { host: string; port: number }): Promise<Admin> {
   const app = new Hono()
+  app.use(requireAdminToken(state.token))
   app.get('/healthz', (context) => context.text('ok\n'))
   app.get('/readyz', (context) => {
     const reason = state.notReady()

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readNetwork } from '../address.ts'
 import type { Network } from '../address.ts'
+import { findSecretFault } from '../token.ts'
 import type { Environment } from '../variables.ts'
 
 /** What the gateway's programs read from their environment; read once, here. */
@@ -15,6 +16,8 @@ export interface Config {
   trustedHops: Network[]
   /** DAEMUN_CERTIFICATES: the folder with certificates. */
   certificates: string
+  /** DAEMUN_ADMIN_TOKEN: what changes on the admin listener are asked for with. */
+  adminToken: string | undefined
 }
 
 /** What is wrong with the environment or the command line. */
@@ -23,14 +26,24 @@ export class UsageError extends Error {}
 /** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
 export function readConfig(): Config {
   readEnvFile()
-  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '', DAEMUN_CERTIFICATES } = process.env
+  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '', DAEMUN_CERTIFICATES, DAEMUN_ADMIN_TOKEN } = process.env
   return {
     environment: { ...process.env },
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
     certificates: DAEMUN_CERTIFICATES || 'certs',
+    adminToken: readAdminToken(DAEMUN_ADMIN_TOKEN),
   }
+}
+
+function readAdminToken(token: string | undefined): string | undefined {
+  if (!token) return undefined
+  const fault = /[^\x21-\x7e]/.test(token)
+    ? { problem: 'has a character that no header may have', fix: "make one with 'openssl rand -base64 48'" }
+    : findSecretFault(token)
+  if (fault) throw new UsageError(`DAEMUN_ADMIN_TOKEN ${fault.problem}: ${fault.fix}`)
+  return token
 }
 
 function readEnvFile(): void {

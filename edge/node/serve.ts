@@ -33,6 +33,8 @@ export interface ServeOptions {
   /** Where TLS is taken, and what with. */
   https?: { host: string; port: number; certificates: string; development: boolean }
   admin: { host: string; port: number }
+  /** What changes on the admin listener are asked for with; without it there are none. */
+  adminToken?: string | undefined
   /** Takes the access log. */
   accessLog: LogSink
   /** Takes what operators should hear of, a line at a time. */
@@ -109,6 +111,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   const admin = await startAdmin(
     {
       metrics,
+      token: options.adminToken,
       notReady: () => (draining ? 'draining' : undefined),
       gauges: () => [
         { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },

@@ -147,6 +147,15 @@ describe('serve', () => {
       "✗ DAEMUN_TRUSTED_HOPS has 'home', which is no network: write it as 10.0.0.0/8 or 127.0.0.1\n",
     ])
   })
+
+  it('does not start with a token for changes that others know', async () => {
+    const env = { DAEMUN_ADMIN_TOKEN: 'changeme' }
+    const { code, stderr } = await runCli(['serve', 'shop.ts'], { folder: folder.path, env })
+    expect([code, stderr]).toEqual([
+      2,
+      "✗ DAEMUN_ADMIN_TOKEN is a published example: make one with 'openssl rand -base64 48'\n",
+    ])
+  })
 })
 
 describe('a stop', () => {

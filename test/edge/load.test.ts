@@ -387,7 +387,7 @@ const cases: [name: string, table: unknown, faults: string[]][] = [
       'shop: keys.rs-for-es.publicKey is no key for ES256: give the public key of the signer as PEM (SPKI); RSA with at least 2048 bits and the exponent 65537',
       'shop: keys.small.publicKey is too weak: give the public key of the signer as PEM (SPKI); RSA with at least 2048 bits and the exponent 65537',
       'shop: keys.cubic.publicKey is too weak: give the public key of the signer as PEM (SPKI); RSA with at least 2048 bits and the exponent 65537',
-      "shop: keys.short.secret has 8 bytes; HS256 needs 32 (RFC 7518 §3.2): make one with 'openssl rand -base64 48'",
+      "shop: keys.short.secret has 8 bytes; 32 are needed: make one with 'openssl rand -base64 48'",
     ],
   ],
   [

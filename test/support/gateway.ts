@@ -8,6 +8,7 @@ export interface TestGateway {
   port: number
   /** 0 without TLS. */
   httpsPort: number
+  adminUrl: string
   /** The access log, a line each, parsed. */
   log(): Record<string, unknown>[]
   /** All that was written to the log and reported to operators, as text. */
@@ -60,6 +61,7 @@ export async function startTestGateway(table: Table, options: Partial<ServeOptio
   return {
     port: gateway.port,
     httpsPort: gateway.httpsPort ?? 0,
+    adminUrl: gateway.adminUrl,
     log: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
     output: () => [...lines, ...reports].join('\n'),
     metrics,
