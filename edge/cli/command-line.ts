@@ -5,6 +5,8 @@ import { suggest } from '../shape.ts'
 
 export interface CommandLine {
   command: Command
+  /** certs: what is done with them. */
+  action: Action
   /** Table files; none means the shipped ones. */
   tables: string[]
   /** explain: the request. */
@@ -19,6 +21,7 @@ export interface CommandLine {
 }
 
 type Command = keyof typeof commands
+type Action = (typeof actions)[number]
 type Option = 'http' | 'https' | 'admin' | 'header' | 'from' | 'json'
 type ListenAddress = ReturnType<typeof readListenAddress>
 
@@ -28,6 +31,8 @@ export const usage = `daemun: an edge gateway that is one typed table
   daemun check   [table.ts…]
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
+  daemun certs dev  [table.ts…]
+  daemun certs list [table.ts…] [--json]
 
 No table means the five that ship with it. serve takes requests on 127.0.0.1:8080 and operators on
 127.0.0.1:9090. Variables come from the environment and from .env in the working folder.
@@ -40,8 +45,12 @@ const commands = {
   check: [],
   routes: ['json'],
   explain: ['header', 'from', 'json'],
+  certs: ['json'],
   help: [],
 } as const satisfies Record<string, readonly Option[]>
+
+/** dev makes certificates for development; list shows what hosts have. */
+const actions = ['dev', 'list'] as const
 
 const options = {
   http: { type: 'string' },
@@ -57,13 +66,16 @@ export function readCommandLine(args: string[]): CommandLine {
   const { values, positionals } = parse(args)
   const [name = 'help', ...words] = positionals
   const command = values.help ? 'help' : readCommand(name)
+  const action = command === 'certs' ? readAction(words.shift()) : 'list'
   const tables = words.filter(isTableFile)
   const rest = words.filter((word) => !isTableFile(word))
   if (command !== 'explain' && command !== 'help' && rest.length > 0)
     throw new UsageError(`'${rest[0]}' is no table: name files that end with .ts, .js or .mjs`)
   refuseForeignOptions(command, values)
+  if (command === 'certs' && action === 'dev' && values.json) throw new UsageError("'certs dev' does not take --json")
   return {
     command,
+    action,
     tables,
     ...(command === 'explain' ? readRequest(rest) : { method: 'GET', url: '' }),
     headers: (values.header ?? []).map(readHeader),
@@ -93,6 +105,16 @@ function readCommand(name: string): Command {
   const known = Object.keys(commands)
   if (known.includes(name)) return name as Command
   throw new UsageError(`there is no command '${name}': ${suggest(name, known)}`)
+}
+
+function readAction(word = ''): Action {
+  const action = actions.find((one) => one === word)
+  if (action) return action
+  throw new UsageError(
+    word === '' || isTableFile(word)
+      ? "certs wants to know what to do: 'certs dev' or 'certs list'"
+      : `there is no 'certs ${word}': ${suggest(word, actions)}`,
+  )
 }
 
 function refuseForeignOptions(command: Command, values: Partial<Record<Option, unknown>>): void {

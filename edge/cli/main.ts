@@ -33,6 +33,13 @@ async function main(args: string[]): Promise<void> {
 
 async function inspect(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
   const paint = createPaint(process.stdout)
+  if (line.command === 'certs') {
+    const { makeCerts, listCerts, showCerts } = await import('./certs.ts')
+    if (line.action === 'dev') return say(await makeCerts(config, compiled, paint))
+    const listed = await listCerts(config, compiled)
+    process.exitCode = listed.every(({ state }) => state === 'ok') ? 0 : 1
+    return say(line.json ? toJson(listed) : showCerts(listed, paint))
+  }
   if (line.command === 'check') return say(showSummary(compiled, paint))
   if (line.command === 'routes') return say(line.json ? toJson(toRoutesJson(compiled)) : showRoutes(compiled, paint))
   const { createNodeFacts } = await import('../node/runtime.ts')

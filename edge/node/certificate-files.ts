@@ -1,6 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readdir, readFile, realpath, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { readAddress } from '../address.ts'
 
 /** A certificate with its chain and key, as they lie in a folder, and what is wrong with them. */
 export interface CertificateFiles {
@@ -14,6 +15,7 @@ export interface CertificateFiles {
   names: string[]
   issuer: string
   /** Milliseconds since the epoch. */
+  notBefore: number
   notAfter: number
   fault: string | undefined
 }
@@ -35,7 +37,7 @@ export async function readCertificateFiles(directory: string, options: ReadOptio
   for (const part of parts) {
     const entries = await readdir(join(directory, part), { withFileTypes: true }).catch(() => [])
     for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1)))
-      if (entry.isDirectory() || entry.isSymbolicLink())
+      if (!entry.name.startsWith('.') && (entry.isDirectory() || entry.isSymbolicLink()))
         found.push(await readOne(join(directory, part, entry.name), entry.name, options))
   }
   return found
@@ -46,7 +48,7 @@ export function chooseCertificate(all: CertificateFiles[], host: string, now: nu
   const rank = ({ folder, notAfter }: CertificateFiles): number[] => [
     Number(notAfter > now),
     Number(/[/\\]live[/\\][^/\\]+$/.test(folder)),
-    Number(folder.endsWith(host)),
+    Number(basename(folder) === host),
     notAfter,
   ]
   return all
@@ -71,11 +73,14 @@ async function readOne(folder: string, name: string, { hosts, now, known }: Read
     key: '',
     names: [],
     issuer: '',
+    notBefore: 0,
     notAfter: 0,
     fault: undefined,
   }
   try {
-    const paths = [join(folder, 'fullchain.pem'), join(folder, 'privkey.pem')] as const
+    // Where the folder is a link, both files are read from behind the same one, should it be replaced meanwhile.
+    const real = await realpath(folder)
+    const paths = [join(real, 'fullchain.pem'), join(real, 'privkey.pem')] as const
     const stats = await Promise.all(paths.map((path) => stat(path)))
     files.version = stats.map(({ mtimeMs, size, ino }) => `${mtimeMs}-${size}-${ino}`).join(' ')
     if (before?.version === files.version) return before
@@ -98,6 +103,7 @@ function describe(
     if (!leaf) return { ...files, fault: 'fullchain.pem has no certificate' }
     files.names = toNames(leaf.subjectAltName)
     files.issuer = /^(?:O|CN)=(.+)$/m.exec(leaf.issuer)?.[1] ?? leaf.issuer
+    files.notBefore = leaf.validFromDate.getTime()
     files.notAfter = leaf.validToDate.getTime()
     return { ...files, fault: findFault(chain, leaf, files, { name, hosts, now }) }
   } catch {
@@ -139,6 +145,7 @@ const toNames = (subjectAltName: string | undefined): string[] =>
   (subjectAltName ?? '')
     .split(', ')
     .map((entry) => entry.replace(/^(DNS|IP Address):/, '').toLowerCase())
+    .map((name) => (name.includes(':') ? `[${readAddress(name)?.text}]` : name))
     .filter(Boolean)
 
 function toFileFault(error: unknown): string {

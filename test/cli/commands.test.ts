@@ -70,12 +70,15 @@ describe.concurrent('daemun', () => {
 
   it.each([
     [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
-    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, help"],
+    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, certs, help"],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
     [['serve', '-x'], "✗ there is no option '-x': known: --http, --https, --admin, --header, --from, --json, --help"],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
+    [['certs'], "✗ certs wants to know what to do: 'certs dev' or 'certs list'"],
+    [['certs', 'lst'], "✗ there is no 'certs lst': did you mean 'list'?"],
+    [['certs', 'dev', '--json'], "✗ 'certs dev' does not take --json"],
     [['serve', '--http'], "✗ Option '--http <value>' argument missing"],
     [
       ['serve', '--http', '99999'],
