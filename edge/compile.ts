@@ -29,6 +29,7 @@ import type {
   Server,
   Site,
   Upstream,
+  UpstreamClientName,
 } from './table.ts'
 import { isIdempotent } from './upstreams/retry.ts'
 import { createVerifier, findKeyFaults, findSecretFault } from './token.ts'
@@ -127,6 +128,7 @@ export interface CompiledUpstream {
   health: CompiledHealth | undefined
   inFlightMax: number
   connectTimeoutMs: number
+  client: UpstreamClientName
 }
 
 export interface CompiledServer {
@@ -244,6 +246,7 @@ function compileUpstreams({ name: table, upstreams, report }: ReadTable): Map<st
       health: upstream?.health && compileHealth(upstream.health),
       inFlightMax: upstream?.inFlightMax ?? limits.inFlightMax,
       connectTimeoutMs: upstream?.connectTimeoutMs ?? limits.connectTimeoutMs,
+      client: upstream?.upstreamClient ?? 'lean',
     },
   ]
   for (const [name, upstream] of upstreams) if (upstream) findUpstreamFaults(name, upstream, report)

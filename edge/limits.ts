@@ -60,6 +60,8 @@ export const limits = {
   websocketLingerMs: 1_000,
   /** The head of an upstream's answer; above it 502. */
   upstreamHeaderBytesMax: 65_536,
+  /** Its field lines; above it 502. */
+  upstreamHeaderCountMax: 256,
   /** Informational answers (1xx) of one upstream answer; above it 502. */
   informationalMax: 8,
   /** A connection to an upstream that nobody uses is closed after this; below what origins keep (Node: 5 s). */

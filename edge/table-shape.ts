@@ -190,6 +190,7 @@ const upstream = object({
     health,
     inFlightMax: integer({ min: 1, max: 1_000_000 }),
     connectTimeoutMs: milliseconds,
+    upstreamClient: oneOf('lean', 'undici'),
   },
 })
 

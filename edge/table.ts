@@ -26,7 +26,11 @@ export interface Upstream {
   inFlightMax?: number
   /** How long a connection may take to open; then 504. Default 2,000. */
   connectTimeoutMs?: number
+  /** What asks its servers on Node: the gateway's own client, or undici's. Default 'lean'. */
+  upstreamClient?: UpstreamClientName
 }
+
+export type UpstreamClientName = 'lean' | 'undici'
 
 export interface Server {
   /** The origin. */

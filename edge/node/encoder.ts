@@ -1,14 +1,14 @@
 import { constants, createBrotliCompress, createGzip, createZstdCompress } from 'node:zlib'
 import type { BrotliCompress, Gzip, ZstdCompress } from 'node:zlib'
-import type { Dispatcher } from 'undici'
 import { limits } from '../limits.ts'
 import type { NodeResponse } from './exchange-io.ts'
+import type { AnswerController } from './upstream-client.ts'
 
 /** Compresses an answer on its way; works in a thread, keeps nothing waiting, and is no faster than its client. */
 export interface Encoder {
   /** Sent so far. */
   readonly bytes: number
-  write(chunk: Buffer, controller: Dispatcher.DispatchController): void
+  write(chunk: Buffer, controller: AnswerController): void
   end(): void
   /** Sends what has come, then calls back. */
   cut(done: () => void): void

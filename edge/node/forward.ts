@@ -1,6 +1,5 @@
 import { Transform } from 'node:stream'
 import type { Duplex, Readable, TransformCallback } from 'node:stream'
-import type { Dispatcher } from 'undici'
 import { toCompressed } from '../actions/compress.ts'
 import { toClientHeaders } from '../actions/headers.ts'
 import type { Refusal } from '../error.ts'
@@ -18,7 +17,9 @@ import { createEncoder, mayEncode } from './encoder.ts'
 import type { Encoder } from './encoder.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
 import { lingerOnClose } from './linger.ts'
-import type { Lease, Pool, UpstreamServers } from './pool.ts'
+import type { Lease, Pool, UpstreamServers, Which } from './pool.ts'
+import type { AnswerController, AnswerHandler } from './upstream-client.ts'
+import { UpstreamError } from './upstream-client.ts'
 import { toBusyRefusal, toDeadlineRefusal, toFailure, toUpstreamRefusal } from './upstream-error.ts'
 
 /**
@@ -32,8 +33,8 @@ export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish,
 /** Takes over when the upstream has agreed to a WebSocket; says whether the handshake was good. */
 export type Join = (socket: Duplex, received: string[], server: string) => boolean
 
-/** One request under way. A class, because undici calls back on one object and this is the hottest path there is. */
-class Forwarding implements Dispatcher.DispatchHandler {
+/** One request under way. A class, because clients call back on one object and this is the hottest path there is. */
+class Forwarding implements AnswerHandler {
   readonly #plan: ProxyPlan
   readonly #io: NodeIo
   readonly #servers: UpstreamServers
@@ -49,7 +50,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
   #deadline: NodeJS.Timeout | undefined
   #timedOut = false
   #released = false
-  #controller: Dispatcher.DispatchController | undefined
+  #controller: AnswerController | undefined
   #body: CountedBody | undefined
   /** The last chunk, held until the tick ends, so that a small answer is written at once with its head. */
   #held: Buffer | undefined
@@ -89,12 +90,12 @@ class Forwarding implements Dispatcher.DispatchHandler {
       if (left <= 0) return this.#refuse(toDeadlineRefusal(timeoutMs))
       this.#deadline = setTimeout(() => this.#onDeadline(), left)
     }
-    this.#attempt(index, this.#join !== undefined)
+    this.#attempt(index, 'any')
   }
 
-  #attempt(index: number, fresh: boolean): void {
+  #attempt(index: number, which: Which): void {
     const { exchange, target, headers, readTimeoutMs, timeoutMs } = this.#plan
-    const lease = this.#servers.take(index, fresh)
+    const lease = this.#servers.take(index, this.#join ? 'upgrade' : which)
     this.#lease = lease
     this.#index = index
     this.#released = false
@@ -105,34 +106,31 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const hasBody = exchange.hasBody && this.#readBody()
     lease.client.dispatch(
       {
+        method: exchange.method,
         path: target,
-        method: exchange.method as Dispatcher.HttpMethod,
-        headers: withFields(headers, hasBody ? exchange.contentLength : null, timeoutMs && this.#leftMs(timeoutMs)),
+        headers: timeoutMs === undefined ? headers : withDeadline(headers, this.#leftMs(timeoutMs)),
+        contentLength: hasBody ? exchange.contentLength : null,
         body: this.#body ?? null,
-        // One request at a time on each connection: none waits for this one's answer to begin.
-        blocking: false,
-        headersTimeout: readTimeoutMs,
-        bodyTimeout: readTimeoutMs,
-        upgrade: this.#join && 'websocket',
+        readTimeoutMs,
+        upgrade: this.#join !== undefined,
       },
       this,
     )
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
+  onRequestStart(controller: AnswerController): void {
     this.#controller = controller
     if (this.#settled) controller.abort(clientGone)
     else if (this.#timedOut) controller.abort(timedOut)
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+  onResponseStart(controller: AnswerController, status: number, received: string[]): void {
     if (status < 200) return this.#onInformational(controller)
     this.#upstreamMs = performance.now() - this.#sentAt
     if (status < 502 || status > 504) this.#servers.group.health.succeeded(this.#index, this.#upstreamMs)
     else if (this.#isUnwanted(status)) return controller.abort(unwantedStatus)
     this.#status = status
     const { exchange, response: edits, compress } = this.#plan
-    const received = toText(controller.rawHeaders)
     if ((status === 204 || status === 205) && hasContent(received)) return controller.abort(unexpectedContent)
     // An answer before the whole body was read: what still comes would have to be read only to be thrown away.
     if (exchange.hasBody && !this.#io.request.complete) {
@@ -144,7 +142,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#flushSoon()
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(controller: AnswerController, chunk: Buffer): void {
     if (this.#encoder) return this.#encoder.write(chunk, controller)
     this.#bytes += chunk.length
     const held = this.#held
@@ -154,12 +152,6 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    // An answer without a length ends with its connection: undici takes a reset for such an end too.
-    if (this.#lease?.failed()) {
-      this.#drop()
-      this.#cause = 'ECONNRESET'
-      return this.#cut(connectionReset)
-    }
     this.#release()
     if (this.#encoder) return this.#encoder.end()
     const held = this.#held
@@ -169,11 +161,11 @@ class Forwarding implements Dispatcher.DispatchHandler {
     else this.#io.response.end(held)
   }
 
-  onRequestUpgrade(controller: Dispatcher.DispatchController, status: number, _headers: unknown, socket: Duplex): void {
+  onRequestUpgrade(status: number, received: string[], socket: Duplex): void {
     this.#drop()
     if (this.#settled) return void socket.destroy()
     clearTimeout(this.#deadline)
-    if (status === 101 && this.#join?.(socket, toText(controller.rawHeaders), this.#lease?.server ?? '')) {
+    if (status === 101 && this.#join?.(socket, received, this.#lease?.server ?? '')) {
       this.#settled = true
       return
     }
@@ -181,18 +173,18 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#refuse(badHandshake)
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onResponseError(error: Error): void {
     if (this.#settled) return this.#drop()
     if (error === unwantedStatus) {
       this.#drop()
-      return this.#attempt(this.#next, true)
+      return this.#attempt(this.#next, 'fresh')
     }
     const isOurs = this.#io.malformed !== undefined || this.#body?.tooLarge === true || error === clientGone
     const next = isOurs || this.#io.response.headersSent ? -1 : this.#judge(error)
     this.#drop()
     const refusal = this.#io.malformed ?? (this.#body?.tooLarge ? toBodyRefusal(this.#plan.bodyBytesMax) : undefined)
     if (refusal) return this.#io.response.headersSent ? this.#cut(error) : this.#refuse(refusal)
-    if (next !== -1) return this.#attempt(next, true)
+    if (next !== -1) return this.#attempt(next, 'fresh')
     const { timeoutMs } = this.#plan
     if (this.#timedOut && timeoutMs !== undefined && !this.#io.response.headersSent)
       return this.#refuse(toDeadlineRefusal(timeoutMs))
@@ -240,11 +232,11 @@ class Forwarding implements Dispatcher.DispatchHandler {
   #onDeadline(): void {
     this.#timedOut = true
     if (this.#controller) this.#controller.abort(timedOut)
-    else void this.#lease?.client.destroy(timedOut)
+    else this.#lease?.client.destroy(timedOut)
   }
 
   /** 1xx answers are counted, not passed on: few clients expect them, and a flood of them is an attack. */
-  #onInformational(controller: Dispatcher.DispatchController): void {
+  #onInformational(controller: AnswerController): void {
     this.#informational++
     if (this.#informational > limits.informationalMax) controller.abort(new Error('too many informational answers'))
   }
@@ -267,7 +259,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     response.flushHeaders()
   }
 
-  #write(chunk: Buffer, controller: Dispatcher.DispatchController | undefined): void {
+  #write(chunk: Buffer, controller: AnswerController | undefined): void {
     this.#written = true
     if (this.#io.response.write(chunk) || !controller) return
     controller.pause()
@@ -315,7 +307,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   /** The client must see that this is not the whole answer: no last chunk, no clean end. */
   #cut(error: Error): void {
-    this.#end = this.#timedOut ? 'timed_out' : error.name === 'BodyTimeoutError' ? 'stalled' : 'upstream_cut'
+    this.#end = this.#timedOut ? 'timed_out' : isStalled(error) ? 'stalled' : 'upstream_cut'
     const held = this.#held
     this.#held = undefined
     const { response, request } = this.#io
@@ -396,8 +388,6 @@ timedOut.name = 'TimedOut'
 
 const unwantedStatus = new Error('another server is asked')
 
-const connectionReset = new Error('the upstream reset its connection')
-
 const unexpectedContent = new Error('content behind a status that has none')
 unexpectedContent.name = 'UnexpectedContent'
 
@@ -412,19 +402,13 @@ const badHandshake: Refusal = {
   limit: { name: 'attempts', value: 1 },
 }
 
-/** The row's fields and those of this attempt: its framing, and how long the upstream has. */
-function withFields(headers: string[], contentLength: number | null, leftMs: number | undefined): string[] {
-  if (contentLength === null && leftMs === undefined) return headers
-  const length = contentLength === null ? [] : ['content-length', String(contentLength)]
-  return [...headers, ...length, ...(leftMs === undefined ? [] : [deadlineField, String(Math.max(1, leftMs))])]
-}
+/** Tells the upstream how long it has. */
+const withDeadline = (headers: string[], leftMs: number): string[] => [
+  ...headers,
+  deadlineField,
+  String(Math.max(1, leftMs)),
+]
+
+const isStalled = (error: Error): boolean => error instanceof UpstreamError && error.code === 'stalled'
 
 const toCause = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : error.name)
-
-/** Field lines as text, byte for byte (RFC 9110 §5.5: obs-text is opaque). */
-function toText(raw: Dispatcher.DispatchController['rawHeaders']): string[] {
-  const headers: string[] = []
-  if (Array.isArray(raw))
-    for (const part of raw) headers.push(typeof part === 'string' ? part : part.toString('latin1'))
-  return headers
-}

@@ -1,5 +1,4 @@
 import { isIP } from 'node:net'
-import type { Socket } from 'node:net'
 import { buildConnector, Client } from 'undici'
 import type { CompiledServer, CompiledUpstream } from '../compile.ts'
 import { limits } from '../limits.ts'
@@ -8,6 +7,10 @@ import type { Group } from '../upstreams/group.ts'
 import type { HealthChange } from '../upstreams/health.ts'
 import { createResolver } from './resolve.ts'
 import type { FollowedName, Resolver } from './resolve.ts'
+import { openUndiciClient } from './undici-client.ts'
+import type { UpstreamClient } from './upstream-client.ts'
+import { openConnection } from './upstream-connection.ts'
+import type { ServerAddress } from './upstream-connection.ts'
 
 /** Connections to the servers of all upstreams, one request at a time on each. */
 export interface Pool {
@@ -21,21 +24,22 @@ export interface Pool {
 
 export interface UpstreamServers {
   group: Group
-  /** A connection to one of its servers, on which no request was sent before if it is to be `fresh`. */
-  take(index: number, fresh: boolean): Lease
+  /** A connection to one of its servers. */
+  take(index: number, which: Which): Lease
   /** A connection of its own for a check. */
   openForCheck(index: number): Client
   close(): Promise<void>
 }
 
+/** Any; one on which no request was sent before; or such a one that can be joined to a client's WebSocket. */
+export type Which = 'any' | 'fresh' | 'upgrade'
+
 export interface Lease {
-  client: Client
+  client: UpstreamClient
   /** 'http://127.0.0.1:8100'. */
   server: string
   /** Whether a request was sent on it before. */
   used: boolean
-  /** Whether its connection has failed, as the system sees it. */
-  failed(): boolean
   /** Gives it back, to be used again. */
   release(): void
   /** Gives it back for good: it is lost, or was joined to a client. */
@@ -75,7 +79,7 @@ function createServers(group: Group, resolver: Resolver): UpstreamServers {
   const servers = group.upstream.servers.map((server, index) => createServer(group, index, server, resolver))
   return {
     group,
-    take: (index, fresh) => (servers[index] as Server).take(fresh),
+    take: (index, which) => (servers[index] as Server).take(which),
     openForCheck: (index) => (servers[index] as Server).openForCheck(),
     close: async () => {
       await Promise.all(servers.map((server) => server.close()))
@@ -84,7 +88,7 @@ function createServers(group: Group, resolver: Resolver): UpstreamServers {
 }
 
 interface Server {
-  take(fresh: boolean): Lease
+  take(which: Which): Lease
   openForCheck(): Client
   close(): Promise<void>
 }
@@ -93,16 +97,31 @@ function createServer(group: Group, index: number, { url, origin }: CompiledServ
   const idle: Lease[] = []
   let closed = false
   const name = isAddress(url) ? undefined : resolver.follow(url.hostname)
-  const connect = buildConnector({
-    timeout: group.upstream.connectTimeoutMs,
-    ...(name && { lookup: name.lookup }),
-  })
+  const { connectTimeoutMs, client: kind } = group.upstream
+  const address: ServerAddress = { url, connectTimeoutMs, lookup: name?.lookup }
   let version = 0
+  let sweeping = false
 
-  function take(fresh: boolean): Lease {
+  function take(which: Which): Lease {
     group.begin(index)
     if (name) followName(name)
-    return (fresh ? undefined : idle.pop()) ?? open()
+    return (which === 'any' ? takeIdle() : undefined) ?? open(which === 'upgrade')
+  }
+
+  function takeIdle(): Lease | undefined {
+    for (let lease = idle.pop(); lease; lease = idle.pop()) {
+      if (lease.client.isUsable()) return lease
+      void lease.client.close()
+    }
+    return undefined
+  }
+
+  /** Closes connections that nobody has used for as long as they may be kept. */
+  function sweep(): void {
+    const usable = idle.filter(({ client }) => client.isUsable() || void client.close())
+    idle.splice(0, idle.length, ...usable)
+    sweeping = idle.length > 0
+    if (sweeping) setTimeout(sweep, limits.upstreamIdleMs).unref()
   }
 
   /** Connections to an address that the name no longer has are not used again. */
@@ -113,34 +132,23 @@ function createServer(group: Group, index: number, { url, origin }: CompiledServ
     for (const { client } of idle.splice(0)) void client.close()
   }
 
-  function open(): Lease {
-    let socket: Socket | undefined
+  function open(forUpgrade: boolean): Lease {
     const openedAt = version
-    const client = new Client(origin, {
-      pipelining: 1,
-      connect: (options, callback) =>
-        connect(options, (...result) => {
-          socket = result[1] ?? undefined
-          callback(...result)
-        }),
-      keepAliveTimeout: limits.upstreamIdleMs,
-      maxHeaderSize: limits.upstreamHeaderBytesMax,
-      strictContentLength: true,
-    })
+    const client = forUpgrade || kind === 'undici' ? openUndiciClient(address) : openConnection(address)
     const lease: Lease = {
       client,
       server: origin,
       used: false,
-      failed: () => socket?.errored != null,
       release: () => {
         group.end(index)
         lease.used = true
-        if (closed || openedAt !== version) void client.close()
-        else idle.push(lease)
+        if (closed || openedAt !== version || !client.isUsable()) return void client.close()
+        idle.push(lease)
+        if (!sweeping) sweep()
       },
       drop: () => {
         group.end(index)
-        void client.destroy()
+        client.destroy()
       },
     }
     return lease
@@ -148,7 +156,11 @@ function createServer(group: Group, index: number, { url, origin }: CompiledServ
 
   return {
     take,
-    openForCheck: () => new Client(origin, { connect, maxHeaderSize: limits.upstreamHeaderBytesMax }),
+    openForCheck: () =>
+      new Client(origin, {
+        connect: buildConnector({ timeout: connectTimeoutMs, ...(name && { lookup: name.lookup }) }),
+        maxHeaderSize: limits.upstreamHeaderBytesMax,
+      }),
     close: async () => {
       closed = true
       await Promise.all(idle.splice(0).map(({ client }) => client.close()))

@@ -6,11 +6,11 @@ import type { Failure } from '../upstreams/retry.ts'
 /** What an upstream's failure is to the client: 504 when time ran out, else 502, with the bound that was reached. */
 export function toUpstreamRefusal(error: Error, plan: ProxyPlan, attempts: number): Refusal {
   const code = codeOf(error)
-  if (code === 'UND_ERR_CONNECT_TIMEOUT')
+  if (code === 'connect_timeout')
     return timeout('the upstream took no connection in time', 'connectTimeoutMs', plan.upstream.connectTimeoutMs)
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT')
+  if (code === 'silent' || code === 'stalled')
     return timeout('the upstream gave no answer in time', 'readTimeoutMs', plan.readTimeoutMs)
-  if (code === 'UND_ERR_HEADERS_OVERFLOW')
+  if (code === 'head_too_large')
     return malformed(
       "the head of the upstream's answer is too large",
       'upstreamHeaderBytesMax',
@@ -26,10 +26,10 @@ export function toUpstreamRefusal(error: Error, plan: ProxyPlan, attempts: numbe
 /** What the error says of the server, when no byte of its answer has come. */
 export function toFailure(error: Error): Failure {
   const code = codeOf(error)
-  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return 'connect_timeout'
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return 'silent'
-  if (['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(code) && error.message !== 'bad upgrade') return 'lost'
-  return isConnectionLoss(code) && error.message !== 'bad upgrade' ? 'unconnected' : 'malformed'
+  if (code === 'connect_timeout' || code === 'ETIMEDOUT') return 'connect_timeout'
+  if (code === 'silent' || code === 'stalled') return 'silent'
+  if (code === 'closed' || code === 'ECONNRESET' || code === 'EPIPE') return 'lost'
+  return isConnectionLoss(code) ? 'unconnected' : 'malformed'
 }
 
 export const toDeadlineRefusal = (timeoutMs: number): Refusal =>
@@ -42,8 +42,7 @@ export const toBusyRefusal = (inFlightMax: number): Refusal => ({
   headers: ['Retry-After', '1'],
 })
 
-const isConnectionLoss = (code: string): boolean =>
-  /^E[A-Z_]+$/.test(code) || code === 'UND_ERR_SOCKET' || code === 'UND_ERR_DESTROYED'
+const isConnectionLoss = (code: string): boolean => /^E[A-Z_]+$/.test(code) || code === 'closed'
 
 const codeOf = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : '')
 

@@ -119,6 +119,7 @@ function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
     health: undefined,
     inFlightMax: limits.inFlightMax,
     connectTimeoutMs: limits.connectTimeoutMs,
+    client: 'lean' as const,
   }
   return {
     kind: 'proxy',
