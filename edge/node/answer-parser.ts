@@ -32,8 +32,10 @@ export class AnswerParser {
   #spans: number[] = []
   /** Bytes of the body, or of the chunk, that have not come. */
   #left = 0
-  /** Digits of a chunk's size, then bytes of its extension; and bytes of the trailer. */
+  /** Digits of a chunk's size; bytes of the trailer. */
   #count = 0
+  /** A chunk's extension, or the name of a trailer field, as far as it has come. */
+  #text = ''
   /** Not a byte of an answer has come. */
   #isUntouched = true
   #keepAlive = true
@@ -210,6 +212,7 @@ export class AnswerParser {
     if (status < 100) throw malformed('the status')
     // Nobody asked for another protocol, nor to be told to go on (RFC 9110 §10.1.1, §15.2.2).
     if (status === 101 || status === 100) throw malformed(`status ${status}, which nobody asked for`)
+    if (status < 200 && !framing.keepAlive) throw malformed('an informational answer that closes')
     this.#startHead()
     this.#state = status < 200 ? statusLine : this.#bodyState(status, framing)
     return fields
@@ -256,19 +259,22 @@ export class AnswerParser {
           return at + 1
         }
         if (this.#count === 0 || (byte !== CR && byte !== SEMICOLON)) throw malformed("a chunk's size")
-        this.#count = 0
+        this.#text = ';'
         this.#state = byte === CR ? chunkSizeEnd : chunkExtension
         return at + 1
       }
       case chunkExtension:
-        // What it says is for nobody here (RFC 9112 §7.1.1).
-        if (byte === CR) this.#state = chunkSizeEnd
-        else if (kinds[byte] === 0 || ++this.#count > chunkExtensionBytesMax) throw malformed("a chunk's extension")
+        if (byte === CR) {
+          // What it says is for nobody here, but it must be one (RFC 9112 §7.1.1).
+          if (!chunkExtensions.test(this.#text)) throw malformed("a chunk's extension")
+          this.#state = chunkSizeEnd
+        } else this.#text = this.#add(byte, 1, chunkExtensionBytesMax)
         return at + 1
       case chunkSizeEnd:
         if (byte !== LF) throw malformed('a line that does not end with CR LF')
         this.#state = this.#left > 0 ? chunkData : trailerStart
         this.#count = 0
+        this.#text = ''
         return at + 1
       case chunkDataEnd:
         if (byte !== CR) throw malformed('a chunk longer than its size')
@@ -287,12 +293,15 @@ export class AnswerParser {
   #readTrailer(byte: number, at: number, length: number): number {
     if (++this.#count > limits.upstreamHeaderBytesMax)
       throw new UpstreamError('head_too_large', 'the trailer is too large')
-    if (this.#state === trailerStart) {
-      if (byte !== CR && kinds[byte] !== tokenByte) throw malformed("a trailer field's name")
-      this.#state = byte === CR ? trailerEnd : trailerName
-    } else if (this.#state === trailerName) {
-      if (byte === COLON) this.#state = trailerValue
-      else if (kinds[byte] !== tokenByte) throw malformed("a trailer field's name")
+    if (this.#state === trailerStart && byte === CR) this.#state = trailerEnd
+    else if (this.#state === trailerName && byte === COLON) {
+      // Framing cannot come behind what it frames.
+      if (/^(content-length|transfer-encoding)$/i.test(this.#text)) throw malformed("a trailer field's name")
+      this.#state = trailerValue
+      this.#text = ''
+    } else if (this.#state === trailerStart || this.#state === trailerName) {
+      this.#text = this.#add(byte, tokenByte, limits.upstreamHeaderBytesMax)
+      this.#state = trailerName
     } else if (this.#state === trailerValue) {
       if (byte === CR) this.#state = trailerLineFeed
       else if (kinds[byte] === 0) throw malformed("a trailer field's value")
@@ -302,6 +311,12 @@ export class AnswerParser {
       else this.#state = trailerStart
     }
     return at + 1
+  }
+
+  /** The text with one more byte, which must be at least of that kind. */
+  #add(byte: number, kind: number, lengthMax: number): string {
+    if ((kinds[byte] as number) < kind || this.#text.length >= lengthMax) throw malformed('what stands about a chunk')
+    return this.#text + String.fromCharCode(byte)
   }
 
   #finish(isClean: boolean): void {
@@ -388,6 +403,7 @@ const stopped = 22
 /** A chunk's size has no more digits, so that it stays an exact number. */
 const chunkDigitsMax = 12
 const chunkExtensionBytesMax = 256
+const chunkExtensions = /^(;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(=([!#$%&'*+\-.^_`|~0-9A-Za-z]+|"([^"\\]|\\.)*"))?)+$/
 
 const [HTAB, LF, CR, SP, COLON, SEMICOLON] = [0x09, 0x0a, 0x0d, 0x20, 0x3a, 0x3b]
 

@@ -2,7 +2,7 @@ import { compileTables } from '#edge/compile.ts'
 import { createLocalLimiter } from '#edge/local-limiter.ts'
 import { startGateway } from '#edge/node/serve.ts'
 import type { ServeOptions } from '#edge/node/serve.ts'
-import type { Table } from '#edge/table.ts'
+import type { Table, UpstreamClientName } from '#edge/table.ts'
 
 export interface TestGateway {
   port: number
@@ -23,8 +23,23 @@ export interface TestGateway {
 
 const settleMs = 10_000
 
+let upstreamClient: UpstreamClientName | undefined
+
+/** From now on, what asks the upstreams of all gateways that are started here. */
+export function setUpstreamClient(name: UpstreamClientName): void {
+  upstreamClient = name
+}
+
+const withClient = ({ upstreams = {}, ...table }: Table, client: UpstreamClientName): Table => ({
+  ...table,
+  upstreams: Object.fromEntries(
+    Object.entries(upstreams).map(([name, upstream]) => [name, { ...upstream, upstreamClient: client }]),
+  ),
+})
+
 /** A gateway on loopback with one table, its log kept in memory. */
-export async function startTestGateway(table: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
+export async function startTestGateway(written: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
+  const table = upstreamClient ? withClient(written, upstreamClient) : written
   const compiled = await compileTables([{ table, file: 'test.ts' }], { environment: {}, development: false })
   const lines: string[] = []
   const reports: string[] = []
