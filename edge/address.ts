@@ -55,12 +55,15 @@ export function walkHops(peer: Address, forwardedFor: string, trusted: Network[]
   let client = peer
   const hops = forwardedFor === '' ? [] : forwardedFor.split(',')
   while (isTrusted(client) && hops.length > 0) {
-    const next = readAddress((hops.pop() ?? '').trim())
+    const next = readAddress(withoutPort((hops.pop() ?? '').trim()))
     if (!next) break
     client = next
   }
   return client
 }
+
+/** Some proxies add the port: '203.0.113.7:40000', '[2001:db8::7]:40000'. */
+const withoutPort = (hop: string): string => hop.replace(/^\[(.*)\](?::\d+)?$|^([\d.]+):\d+$/, '$1$2')
 
 const isIpv4 = (groups: number[]): boolean => groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff
 

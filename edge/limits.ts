@@ -25,6 +25,9 @@ export const limits = {
   requestsPerConnectionMax: 10_000,
   /** Requests that may wait for their turn on one connection; then it is not read from. */
   pipelinedMax: 64,
+  /** Behind `--proxy-protocol`, the header of a connection; a longer one, or a later one, closes it. */
+  proxyHeaderBytesMax: 2_048,
+  proxyHeaderTimeoutMs: 3_000,
   /** A TLS handshake must be done by then; then the connection is closed. */
   handshakeTimeoutMs: 10_000,
   /** A client's first message in it; the name in a longer one is not looked for. */

@@ -18,16 +18,20 @@ export interface CommandLine {
   http: ListenAddress
   https: ListenAddress | undefined
   admin: ListenAddress
+  /** serve: the listeners whose connections begin with a header of the PROXY protocol. */
+  proxyProtocol: Listener[]
 }
 
 type Command = keyof typeof commands
 type Action = (typeof actions)[number]
-type Option = 'http' | 'https' | 'admin' | 'header' | 'from' | 'json'
+type Option = 'http' | 'https' | 'admin' | 'proxy-protocol' | 'header' | 'from' | 'json'
+type Listener = 'http' | 'https'
 type ListenAddress = ReturnType<typeof readListenAddress>
 
 export const usage = `daemun: an edge gateway that is one typed table
 
   daemun serve   [table.ts…] [--http ADDR:PORT] [--https ADDR:PORT] [--admin ADDR:PORT]
+                 [--proxy-protocol http,https]
   daemun check   [table.ts…]
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
@@ -41,7 +45,7 @@ Exit codes: 0 all is well, 1 something failed, 2 a table, the environment or the
 
 /** The commands and the options that each of them takes. */
 const commands = {
-  serve: ['http', 'https', 'admin'],
+  serve: ['http', 'https', 'admin', 'proxy-protocol'],
   check: [],
   routes: ['json'],
   explain: ['header', 'from', 'json'],
@@ -56,6 +60,7 @@ const options = {
   http: { type: 'string' },
   https: { type: 'string' },
   admin: { type: 'string' },
+  'proxy-protocol': { type: 'string' },
   header: { type: 'string', short: 'H', multiple: true },
   from: { type: 'string' },
   json: { type: 'boolean' },
@@ -84,6 +89,7 @@ export function readCommandLine(args: string[]): CommandLine {
     http: readListenAddress(values.http ?? '127.0.0.1:8080'),
     https: values.https === undefined ? undefined : readListenAddress(values.https),
     admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
+    proxyProtocol: readListeners(values['proxy-protocol'], values.https !== undefined),
   }
 }
 
@@ -120,7 +126,7 @@ function readAction(word = ''): Action {
 function refuseForeignOptions(command: Command, values: Partial<Record<Option, unknown>>): void {
   if (command === 'help') return
   const own: readonly string[] = commands[command]
-  const foreign = (['http', 'https', 'admin', 'header', 'from', 'json'] as const).find(
+  const foreign = (['http', 'https', 'admin', 'proxy-protocol', 'header', 'from', 'json'] as const).find(
     (option) => values[option] !== undefined && !own.includes(option),
   )
   if (!foreign) return
@@ -138,6 +144,16 @@ function readRequest(words: string[]): { method: string; url: string } {
   if (!/^(https?|wss?):\/\/[^/?#]+/i.test(url))
     throw new UsageError(`'${url}' is no URL: write it with http:// or https:// (ws:// or wss:// asks for a WebSocket)`)
   return { method, url }
+}
+
+function readListeners(text: string | undefined, hasHttps: boolean): Listener[] {
+  if (text === undefined) return []
+  const names = text.split(',').map((name) => name.trim())
+  const unknown = names.find((name) => name !== 'http' && name !== 'https')
+  if (unknown !== undefined)
+    throw new UsageError(`'${unknown}' is no listener: write --proxy-protocol http, https or http,https`)
+  if (names.includes('https') && !hasHttps) throw new UsageError('--proxy-protocol https needs --https ADDR:PORT')
+  return names as Listener[]
 }
 
 function readHeader(text: string): [string, string] {

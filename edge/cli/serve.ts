@@ -1,4 +1,5 @@
 import type { CompiledGateway } from '../compile.ts'
+import { UsageError } from '../node/config.ts'
 import type { Config } from '../node/config.ts'
 import { createLogSink } from '../node/log-sink.ts'
 import { openLimiter } from '../node/open-limiter.ts'
@@ -8,14 +9,21 @@ import type { CommandLine } from './command-line.ts'
 
 /** Serves until it is asked to stop. */
 export async function serve(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
+  if (line.proxyProtocol.length > 0 && config.trustedHops.length === 0)
+    throw new UsageError('--proxy-protocol needs DAEMUN_TRUSTED_HOPS: the networks of the proxies that may connect')
   const { limiter, counts, close } = await openLimiter(config.redisUrl, report)
   const gateway = await startGateway({
     compiled,
     limiter,
     trustedHops: config.trustedHops,
-    http: line.http,
+    http: { ...line.http, proxyProtocol: line.proxyProtocol.includes('http') },
     ...(line.https && {
-      https: { ...line.https, certificates: config.certificates, development: config.development },
+      https: {
+        ...line.https,
+        proxyProtocol: line.proxyProtocol.includes('https'),
+        certificates: config.certificates,
+        development: config.development,
+      },
     }),
     admin: line.admin,
     adminToken: config.adminToken,

@@ -20,6 +20,8 @@ import type { Handle } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
 import { createPool } from './pool.ts'
 import type { Pool } from './pool.ts'
+import { requireProxyHeader } from './proxy-protocol.ts'
+import type { ProxyFault } from './proxy-protocol.ts'
 import { startHealthChecks } from './health-checks.ts'
 import { createNodeRuntime } from './runtime.ts'
 import { createTlsListener } from './tls.ts'
@@ -29,9 +31,9 @@ export interface ServeOptions {
   compiled: CompiledGateway
   limiter: Limiter
   trustedHops: Network[]
-  http: { host: string; port: number }
+  http: ListenAddress
   /** Where TLS is taken, and what with. */
-  https?: { host: string; port: number; certificates: string; development: boolean }
+  https?: ListenAddress & { certificates: string; development: boolean }
   admin: { host: string; port: number }
   /** What changes on the admin listener are asked for with; without it there are none. */
   adminToken?: string | undefined
@@ -39,6 +41,15 @@ export interface ServeOptions {
   accessLog: LogSink
   /** Takes what operators should hear of, a line at a time. */
   report: (line: string) => void
+}
+
+interface ListenAddress {
+  host: string
+  port: number
+  /** Connections begin with a header of the PROXY protocol, from one of the trusted hops. Default false. */
+  proxyProtocol?: boolean
+  /** How long that header may take. Default limits.proxyHeaderTimeoutMs. */
+  headerTimeoutMs?: number
 }
 
 export interface RunningGateway {
@@ -93,12 +104,24 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       `{"time":"${new Date().toISOString()}","id":"${requestId}","client":${JSON.stringify(peer)},"status":${status},"error":"${code}"}\n`,
     )
   })
+  const proxyFaults = new Map<ProxyFault, number>()
+  function requireHeader(listener: NetServer, timeoutMs: number | undefined): void {
+    requireProxyHeader(listener, {
+      hops: options.trustedHops,
+      timeoutMs,
+      onFault: (fault, peer) => {
+        proxyFaults.set(fault, (proxyFaults.get(fault) ?? 0) + 1)
+        log(`{"time":"${new Date().toISOString()}","client":${JSON.stringify(peer)},"status":0,"cause":"${fault}"}\n`)
+      },
+    })
+  }
+  if (options.http.proxyProtocol) requireHeader(server, options.http.headerTimeoutMs)
   let connections = 0
   server.on('connection', (socket) => {
     connections++
     socket.once('close', () => connections--)
   })
-  const tls = options.https && (await startTls(options, server, handle))
+  const tls = options.https && (await startTls(options, { http: server, handle, requireHeader }))
   await listen(server, options.http).catch((error: unknown) => {
     tls?.stop()
     throw error
@@ -124,6 +147,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
           value: accessLog.dropped(),
         },
         ...(tls?.gauges() ?? []),
+        ...toProxyGauges(proxyFaults),
       ],
     },
     options.admin,
@@ -194,6 +218,19 @@ function toUpstreamGauges(pool: Pool): Gauge[] {
   ]
 }
 
+/** No lines before there is one. */
+const toProxyGauges = (faults: Map<ProxyFault, number>): Gauge[] =>
+  faults.size === 0
+    ? []
+    : [
+        {
+          name: 'daemun_proxy_header_faults_total',
+          type: 'counter',
+          help: 'Connections that were closed because they did not begin with a good PROXY header.',
+          value: [...faults].map(([fault, value]) => ({ labels: { fault }, value })),
+        },
+      ]
+
 interface RunningTls {
   port: number
   gauges(): Gauge[]
@@ -203,8 +240,13 @@ interface RunningTls {
   cut(): void
 }
 
+type RequireHeader = (listener: NetServer, timeoutMs: number | undefined) => void
+
 /** HTTP/2, and HTTP/1.1 by the listener that takes it without TLS too. */
-async function startTls({ compiled, https, report }: ServeOptions, http: Server, handle: Handle): Promise<RunningTls> {
+async function startTls(
+  { compiled, https, report }: ServeOptions,
+  { http, handle, requireHeader }: { http: Server; handle: Handle; requireHeader: RequireHeader },
+): Promise<RunningTls> {
   const { host, port, certificates: directory, development } = https as NonNullable<ServeOptions['https']>
   const certificates = await openCertificates({ compiled, directory, development, report })
   const http2 = createHttp2Connections(handle)
@@ -213,6 +255,7 @@ async function startTls({ compiled, https, report }: ServeOptions, http: Server,
     http1: (socket) => http.emit('connection', socket),
     http2: http2.open,
   })
+  if (https?.proxyProtocol) requireHeader(tls.server, https.headerTimeoutMs)
   await listen(tls.server, { host, port }).catch((error: unknown) => {
     certificates.close()
     http2.close()

@@ -4,6 +4,7 @@ import { createServer as createTlsServer } from 'node:tls'
 import type { SecureContextOptions, Server as TlsServer, TLSSocket } from 'node:tls'
 import { limits } from '../limits.ts'
 import { readServerName } from './client-hello.ts'
+import { connectedAddress, passPeer } from './proxy-protocol.ts'
 
 export interface TlsListenerOptions {
   /** What the site that a client names shows it; undefined when it names none. */
@@ -87,6 +88,7 @@ export function createTlsListener(options: TlsListenerOptions): TlsListener {
     if (!handshake) return void secure.destroy()
     underway.delete(id)
     clearTimeout(handshake.timer)
+    passPeer(handshake.socket, secure)
     // Who ends during the handshake is gone; behind a request it may mean that all is said (`connection.ts`).
     secure.allowHalfOpen = true
     // For the sign that HTTP/1.0 has for a broken answer; a TLS connection has no such method of its own.
@@ -133,5 +135,5 @@ interface Handshake {
 }
 
 /** The same for a connection before and after its handshake. */
-const toId = ({ remoteAddress, remotePort, localAddress }: Socket): string =>
-  `${remoteAddress} ${remotePort} ${localAddress}`
+const toId = (socket: Socket): string =>
+  `${String(connectedAddress(socket))} ${socket.remotePort} ${socket.localAddress}`

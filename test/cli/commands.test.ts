@@ -65,7 +65,7 @@ describe.concurrent('daemun', () => {
   it.each([[[]], [['help']], [['--help']], [['serve', '-h']]])('says how it is used when asked: %j', async (args) => {
     const { code, stdout, stderr } = await run(...args)
     expect([code, stderr]).toEqual([0, ''])
-    expect(stdout).toMatch(/daemun serve .*\n.*daemun check .*\n.*daemun routes .*\n.*daemun explain/)
+    expect(stdout).toMatch(/daemun serve [^]*\n.*daemun check .*\n.*daemun routes .*\n.*daemun explain/)
   })
 
   it.each([
@@ -73,12 +73,21 @@ describe.concurrent('daemun', () => {
     [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, certs, help"],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
-    [['serve', '-x'], "✗ there is no option '-x': known: --http, --https, --admin, --header, --from, --json, --help"],
+    [
+      ['serve', '-x'],
+      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --json, --help",
+    ],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
     [['certs'], "✗ certs wants to know what to do: 'certs dev' or 'certs list'"],
     [['certs', 'lst'], "✗ there is no 'certs lst': did you mean 'list'?"],
     [['certs', 'dev', '--json'], "✗ 'certs dev' does not take --json"],
+    [['serve', '--proxy-protocol', 'htp'], "✗ 'htp' is no listener: write --proxy-protocol http, https or http,https"],
+    [
+      ['serve', 'shop.ts', '--proxy-protocol', 'http'],
+      '✗ --proxy-protocol needs DAEMUN_TRUSTED_HOPS: the networks of the proxies that may connect',
+    ],
+    [['serve', '--proxy-protocol', 'https'], '✗ --proxy-protocol https needs --https ADDR:PORT'],
     [['serve', '--http'], "✗ Option '--http <value>' argument missing"],
     [
       ['serve', '--http', '99999'],

@@ -21,6 +21,8 @@ const pages = [
 
 /** The commands of pages that are not run here: why, and what runs them. */
 const elsewhere: Record<string, string> = {
+  'DAEMUN_TRUSTED_HOPS=10.0.0.0/8 npm run -s daemun -- serve shop.ts --http :80 --https :443 --proxy-protocol http,https':
+    'needs a proxy in front; test/wire/proxy-protocol.test.ts plays one',
   'npm ci && npm start': 'installs the packages; test/compose/embedded.test.ts runs the program behind it',
   'npm ci && npm test': 'is what runs this',
   'npm run dev:edge': 'starts a second runtime for seconds; test/contract/workerd.test.ts runs the Worker in it',

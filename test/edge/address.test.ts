@@ -138,6 +138,8 @@ describe('the walk over trusted hops', () => {
     ['goes on over trusted hops', '10.0.0.1', '1.1.1.1, 203.0.113.7, 10.0.0.3,10.0.0.2', '203.0.113.7'],
     ['goes over hops of both families', '::ffff:127.0.0.1', '203.0.113.7, fd00::5, ::ffff:10.0.0.9', '203.0.113.7'],
     ['ends at the leftmost when all are trusted', '10.0.0.1', '10.0.0.3, 10.0.0.2', '10.0.0.3'],
+    ['takes an address with its port', '10.0.0.1', '203.0.113.7:40000, 10.0.0.2:80', '203.0.113.7'],
+    ['takes one in brackets', '10.0.0.1', '[2001:db8::7]:40000, [fd00::5]', '2001:db8::7'],
     ['stops at what is no address', '10.0.0.1', '203.0.113.7, unknown, 10.0.0.2', '10.0.0.2'],
     ['stops at an empty item', '10.0.0.1', '203.0.113.7,,10.0.0.2', '10.0.0.2'],
     ['takes nothing from an empty field', '10.0.0.1', ' ', '10.0.0.1'],
