@@ -2,7 +2,7 @@ import type { CompiledAction, CompiledGateway, CompiledHealth, CompiledRoute, Co
 import { errorFacts } from './error.ts'
 import type { Refusal } from './error.ts'
 import type { RawRequest } from './exchange.ts'
-import { decide } from './gateway.ts'
+import { decide, decideFurther } from './gateway.ts'
 import type { Trace } from './gateway.ts'
 import { limits } from './limits.ts'
 import { matchesPattern } from './path.ts'
@@ -50,9 +50,16 @@ export type ExplainedAction =
     }
 
 /** Decides as serving does, without carrying anything out and without counting. */
-export async function explain(compiled: CompiledGateway, raw: RawRequest, facts: Facts): Promise<Explanation> {
+export async function explain(
+  compiled: CompiledGateway,
+  raw: RawRequest,
+  facts: Facts,
+  { pastTokens = false }: ExplainOptions = {},
+): Promise<Explanation> {
   const trace: Trace = { candidates: [], verdicts: [] }
-  const plan = await decide(compiled, raw, { ...facts, limiter: uncounted(facts) }, trace)
+  const uncountedFacts = { ...facts, limiter: uncounted(facts) }
+  const decided = await decide(compiled, raw, uncountedFacts, trace)
+  const plan = pastTokens ? await decidePast(decided, uncountedFacts, trace) : decided
   const { exchange } = plan
   const { site, route } = exchange
   // A request that cannot be read is refused before any row is looked at.
@@ -81,6 +88,22 @@ export async function explain(compiled: CompiledGateway, raw: RawRequest, facts:
     responseHeaders: toAnswerEdits(plan),
     limits: toLimits(plan, route),
   }
+}
+
+export interface ExplainOptions {
+  /** Looks behind policies that ask for a token or a signature, as if there were a good one. Default false. */
+  pastTokens?: boolean
+}
+
+async function decidePast(plan: Plan, facts: Facts, trace: Trace): Promise<Plan> {
+  return isUnproven(plan, trace) ? decidePast(await decideFurther(plan, facts, trace), facts, trace) : plan
+}
+
+/** Refused for want of a token or a signature. */
+function isUnproven(plan: Plan, { verdicts }: Trace): boolean {
+  const { policy, verdict } = verdicts.at(-1) ?? {}
+  if (plan.kind !== 'answer' || verdict?.outcome !== 'refuse' || verdict.refusal !== plan.refusal) return false
+  return policy?.name === 'auth' || policy?.name === 'trusted-edges'
 }
 
 const notAsked = { outcome: 'not asked', reason: 'an earlier policy has answered' }

@@ -115,6 +115,11 @@ function runPolicies(
   return act(exchange, route)
 }
 
+/** Goes on as if the policy that has just refused had let the request pass. */
+export function decideFurther({ exchange }: Plan, facts: Facts, trace: Trace): Plan | Promise<Plan> {
+  return runPolicies(exchange, exchange.route as CompiledRoute, facts, trace, trace.verdicts.length)
+}
+
 const toVerdictPlan = (exchange: Exchange, verdict: Exclude<Verdict, { outcome: 'pass' }>): Plan =>
   verdict.outcome === 'refuse'
     ? refuse(exchange, verdict.refusal)

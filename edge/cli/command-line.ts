@@ -18,13 +18,17 @@ export interface CommandLine {
   http: ListenAddress
   https: ListenAddress | undefined
   admin: ListenAddress
+  /** diff: files with golden rows, an access log, and how many of its lines count. */
+  golden: string[]
+  log: string | undefined
+  last: number
   /** serve: the listeners whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: Listener[]
 }
 
 type Command = keyof typeof commands
+type Option = 'http' | 'https' | 'admin' | 'proxy-protocol' | 'header' | 'from' | 'golden' | 'log' | 'last' | 'json'
 type Action = (typeof actions)[number]
-type Option = 'http' | 'https' | 'admin' | 'proxy-protocol' | 'header' | 'from' | 'json'
 type Listener = 'http' | 'https'
 type ListenAddress = ReturnType<typeof readListenAddress>
 
@@ -35,12 +39,13 @@ export const usage = `daemun: an edge gateway that is one typed table
   daemun check   [table.ts…]
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
+  daemun diff    old.ts new.ts [--log FILE] [--last N] [--golden FILE]… [--json]
   daemun certs dev  [table.ts…]
   daemun certs list [table.ts…] [--json]
 
 No table means the five that ship with it. serve takes requests on 127.0.0.1:8080 and operators on
 127.0.0.1:9090. Variables come from the environment and from .env in the working folder.
-Exit codes: 0 all is well, 1 something failed, 2 a table, the environment or the command line is wrong.
+Exit codes: 0 all is well, 1 something failed or differs, 2 a table, the environment or the command line is wrong.
 `
 
 /** The commands and the options that each of them takes. */
@@ -49,6 +54,7 @@ const commands = {
   check: [],
   routes: ['json'],
   explain: ['header', 'from', 'json'],
+  diff: ['log', 'last', 'golden', 'json'],
   certs: ['json'],
   help: [],
 } as const satisfies Record<string, readonly Option[]>
@@ -63,6 +69,9 @@ const options = {
   'proxy-protocol': { type: 'string' },
   header: { type: 'string', short: 'H', multiple: true },
   from: { type: 'string' },
+  golden: { type: 'string', multiple: true },
+  log: { type: 'string' },
+  last: { type: 'string' },
   json: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
 } as const
@@ -77,6 +86,8 @@ export function readCommandLine(args: string[]): CommandLine {
   if (command !== 'explain' && command !== 'help' && rest.length > 0)
     throw new UsageError(`'${rest[0]}' is no table: name files that end with .ts, .js or .mjs`)
   refuseForeignOptions(command, values)
+  if (command === 'diff' && tables.length !== 2)
+    throw new UsageError('diff takes two tables: daemun diff old.ts new.ts')
   if (command === 'certs' && action === 'dev' && values.json) throw new UsageError("'certs dev' does not take --json")
   return {
     command,
@@ -89,6 +100,9 @@ export function readCommandLine(args: string[]): CommandLine {
     http: readListenAddress(values.http ?? '127.0.0.1:8080'),
     https: values.https === undefined ? undefined : readListenAddress(values.https),
     admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
+    golden: values.golden ?? [],
+    log: values.log,
+    last: readLast(values.last),
     proxyProtocol: readListeners(values['proxy-protocol'], values.https !== undefined),
   }
 }
@@ -126,9 +140,8 @@ function readAction(word = ''): Action {
 function refuseForeignOptions(command: Command, values: Partial<Record<Option, unknown>>): void {
   if (command === 'help') return
   const own: readonly string[] = commands[command]
-  const foreign = (['http', 'https', 'admin', 'proxy-protocol', 'header', 'from', 'json'] as const).find(
-    (option) => values[option] !== undefined && !own.includes(option),
-  )
+  const given = Object.keys(options).filter((option) => option !== 'help') as Option[]
+  const foreign = given.find((option) => values[option] !== undefined && !own.includes(option))
   if (!foreign) return
   const takes = own.length > 0 ? `only ${own.map((option) => `--${option}`).join(', ')}` : 'no options'
   throw new UsageError(`'${command}' does not take --${foreign}: it takes ${takes}`)
@@ -144,6 +157,11 @@ function readRequest(words: string[]): { method: string; url: string } {
   if (!/^(https?|wss?):\/\/[^/?#]+/i.test(url))
     throw new UsageError(`'${url}' is no URL: write it with http:// or https:// (ws:// or wss:// asks for a WebSocket)`)
   return { method, url }
+}
+
+function readLast(text = '1000'): number {
+  if (/^[1-9]\d{0,6}$/.test(text)) return Number(text)
+  throw new UsageError(`'${text}' is no number of lines: write --last 1000`)
 }
 
 function readListeners(text: string | undefined, hasHttps: boolean): Listener[] {

@@ -25,10 +25,18 @@ async function main(args: string[]): Promise<void> {
       const { serve } = await import('./serve.ts')
       return await serve(line, config, compiled)
     }
+    if (line.command === 'diff') return await diff(line, withStandIns(line, config, sources), sources)
     await inspect(line, config, await compileTables(sources, withStandIns(line, config, sources)))
   } catch (error) {
     process.exitCode = toExitCode(error)
   }
+}
+
+async function diff(line: CommandLine, config: Config, sources: TableSource[]): Promise<void> {
+  const { diffFiles, showDiff } = await import('./diff.ts')
+  const found = await diffFiles(line, config, sources)
+  say(line.json ? toJson(found) : showDiff(found, createPaint(process.stdout)))
+  if (found.different > 0) process.exitCode = 1
 }
 
 async function inspect(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
@@ -64,10 +72,10 @@ function readUrl(url: string): { host: string; target: string; secure: boolean }
 
 /**
  * The shipped tables can be looked at on a laptop before their secrets exist: each gets one that nobody knows. Only
- * here; serving them, and whatever concerns one's own tables, wants the real ones.
+ * here, and where two tables are compared; serving them, and whatever else concerns one's own, wants the real ones.
  */
 function withStandIns(line: CommandLine, config: Config, sources: TableSource[]): Config {
-  if (line.tables.length > 0 || !config.development) return config
+  if (line.command !== 'diff' && (line.tables.length > 0 || !config.development)) return config
   const missing = requiredVariables(sources.map(({ table }) => table)).filter((name) => !config.environment[name])
   if (missing.length === 0) return config
   process.stderr.write(

@@ -70,12 +70,12 @@ describe.concurrent('daemun', () => {
 
   it.each([
     [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
-    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, certs, help"],
+    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, certs, help"],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
     [
       ['serve', '-x'],
-      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --json, --help",
+      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --help",
     ],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],

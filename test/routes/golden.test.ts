@@ -4,6 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { toAssetHeaders } from '#edge/actions/files.ts'
 import { toClientHeaders } from '#edge/actions/headers.ts'
 import { readAddress } from '#edge/address.ts'
+import { readGoldenRequest, splitGoldenRows } from '#edge/cli/golden-rows.ts'
+import type { GoldenRequest } from '#edge/cli/golden-rows.ts'
 import { compileTables } from '#edge/compile.ts'
 import type { RawRequest } from '#edge/exchange.ts'
 import { decide } from '#edge/gateway.ts'
@@ -47,11 +49,11 @@ const decided = new Set<string>()
 
 for (const file of readdirSync(directory).filter((name) => name.endsWith('.table')))
   describe(file, () => {
-    const lines = readFileSync(new URL(file, directory), 'utf8').split('\n')
-    it.each(lines.filter((line) => line !== '' && !line.startsWith('#')))('%s', async (line) => {
+    const rows = splitGoldenRows(readFileSync(new URL(file, directory), 'utf8'))
+    it.each(rows)('%s', async (line) => {
       const [asked = '', expected = ''] = line.split(' → ')
       const { outcome, facts } = readExpected(expected)
-      const actual = await ask(readAsked(asked))
+      const actual = await ask(readGoldenRequest(asked))
       const named = Object.keys(facts).map((name) => [name, actual.facts[name] ?? '-'])
       expect({ outcome: actual.outcome, facts: Object.fromEntries(named) }).toEqual({ outcome, facts })
     })
@@ -61,27 +63,6 @@ it('every row of every table decides at least one line', () => {
   const rows = compiled.sites.flatMap((site) => site.routes.map((route) => `${site.hosts[0]} ${route.id}`))
   expect(rows.filter((row) => !decided.has(row))).toEqual([])
 })
-
-interface Asked {
-  raw: RawRequest
-  count: number
-  isCounted: boolean
-  subject: string | undefined
-  flaw: string | undefined
-}
-
-function readAsked(text: string): Asked {
-  const [, method = '', scheme = '', host = '', target = '', rest = ''] =
-    /^(\S+) (\w+):\/\/([^/\s]+)(\S*)(.*)$/.exec(text) ?? []
-  const [, fields = ''] = /\[(.*)\]/.exec(rest) ?? []
-  const words = rest.replace(/\[.*\]/, '')
-  const [, subject, flaw] = / as ([^\s,]+)(?:, (\w+))?/.exec(words) ?? []
-  const headers = ['Host', host, ...fields.split('; ').flatMap((field) => field.split(/: (.*)/, 2))].filter(Boolean)
-  if (scheme.startsWith('ws')) headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
-  const peer = / from (\S+)/.exec(words)?.[1] ?? '203.0.113.9'
-  const raw = { method, target, version: '1.1', headers, peer, secure: scheme === 'https' || scheme === 'wss' }
-  return { raw, count: Number(/ ×(\d+)/.exec(words)?.[1] ?? 1), isCounted: !/ uncounted\b/.test(words), subject, flaw }
-}
 
 function readExpected(text: string): { outcome: string; facts: Record<string, string> } {
   const words = text.match(/(?:"(?:[^"\\]|\\.)*"|\S)+/g) ?? []
@@ -94,7 +75,7 @@ function readExpected(text: string): { outcome: string; facts: Record<string, st
 
 const toValue = (text: string): string => (text.startsWith('"') ? JSON.parse(text) : text)
 
-async function ask({ raw, count, isCounted, subject, flaw }: Asked): Promise<ReturnType<typeof describePlan>> {
+async function ask({ raw, count, isCounted, subject, flaw }: GoldenRequest): Promise<ReturnType<typeof describePlan>> {
   const facts = createFacts(isCounted ? createLocalLimiter({ now: () => now }) : uncounted)
   const token = subject === undefined ? undefined : await addToken(raw, subject, flaw)
   let plan = await decide(compiled, raw, facts)
