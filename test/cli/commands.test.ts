@@ -379,9 +379,9 @@ describe.concurrent('explain', () => {
       (await runCli(['explain', 'shop.ts', 'https://shop.example/'], { folder: folder.path, env })).stdout.includes(
         '\u001B[',
       )
-    expect(await coloured({})).toBe(false)
-    expect(await coloured({ FORCE_COLOR: '1' })).toBe(true)
-    expect(await coloured({ NO_COLOR: '1' })).toBe(false)
+    const environments: Record<string, string>[] = [{}, { FORCE_COLOR: '1' }, { NO_COLOR: '1' }]
+    const shown = await Promise.all(environments.map(coloured))
+    expect(shown).toEqual([false, true, false])
   })
 
   it('answers for the .localhost twin outside production only', async () => {
