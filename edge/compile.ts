@@ -26,8 +26,11 @@ import type {
   Respond,
   Retry,
   Route,
+  Rollout,
   Server,
   Site,
+  Split,
+  Sticky,
   Upstream,
   UpstreamClientName,
 } from './table.ts'
@@ -61,7 +64,9 @@ export interface CompiledGateway {
   /** '.example.com' for '*.example.com'. */
   wildcards: Map<string, CompiledSite>
   fallback: CompiledSite | undefined
+  /** The sides of splits among them. */
   upstreams: CompiledUpstream[]
+  splits: CompiledSplit[]
 }
 
 export interface CompiledSite {
@@ -99,7 +104,9 @@ export interface CompiledRoute {
 export type CompiledAction =
   | ({
       kind: 'proxy'
+      /** With a split its first side, which stands for what is the same of all. */
       upstream: CompiledUpstream
+      split: CompiledSplit | undefined
       readTimeoutMs: number
       idleMs: number
       retry: CompiledRetry
@@ -130,6 +137,29 @@ export interface CompiledUpstream {
   connectTimeoutMs: number
   client: UpstreamClientName
 }
+
+export interface CompiledSplit {
+  /** 'shop/app'. */
+  id: string
+  name: string
+  sides: CompiledSide[]
+  sticky: Required<Sticky> | undefined
+  /** Lower-cased. */
+  force: string | undefined
+  rollout: CompiledRollout | undefined
+  /** What the table says of it, so that another table's can be told from it. */
+  declared: string
+}
+
+export interface CompiledSide {
+  name: string
+  weight: number
+  /** Its servers: 'shop/app:blue'. */
+  upstream: CompiledUpstream
+}
+
+/** `to` and `from` are the sides' places. */
+export type CompiledRollout = Required<Omit<Rollout, 'to'>> & { to: number; from: number }
 
 export interface CompiledServer {
   url: URL
@@ -197,6 +227,7 @@ export async function compileTables(sources: TableSource[], options: CompileOpti
     wildcards: new Map(),
     fallback: undefined,
     upstreams: [],
+    splits: [],
   }
   const tables = sources.map((source) => readTable(source, options.environment, faults))
   const claims = createClaims(gateway, options)
@@ -217,7 +248,9 @@ function inOrder(faults: FoundFault[], sources: TableSource[]): Fault[] {
 async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: Claims): Promise<void> {
   const { report } = read
   const upstreams = compileUpstreams(read)
-  gateway.upstreams.push(...upstreams.values())
+  for (const { upstream, split } of upstreams.values())
+    gateway.upstreams.push(...(split ? split.sides.map((side) => side.upstream) : [upstream]))
+  gateway.splits.push(...[...upstreams.values()].flatMap(({ split }) => split ?? []))
   const keys = await compileKeys(read)
   for (const [index, site] of read.sites.entries()) {
     if (!site) continue
@@ -233,25 +266,61 @@ async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: C
   }
 }
 
-function compileUpstreams({ name: table, upstreams, report }: ReadTable): Map<string, CompiledUpstream> {
-  const compile = ([name, upstream]: [string, Upstream | undefined]): [string, CompiledUpstream] => [
-    name,
-    {
-      id: `${table}/${name}`,
-      name,
-      table,
-      servers: (upstream?.servers ?? []).map(compileServer),
-      balance: upstream?.balance ?? 'round-robin',
-      slowStartMs: upstream?.slowStartMs ?? limits.slowStartMs,
-      health: upstream?.health && compileHealth(upstream.health),
-      inFlightMax: upstream?.inFlightMax ?? limits.inFlightMax,
-      connectTimeoutMs: upstream?.connectTimeoutMs ?? limits.connectTimeoutMs,
-      client: upstream?.upstreamClient ?? 'lean',
-    },
-  ]
-  for (const [name, upstream] of upstreams) if (upstream) findUpstreamFaults(name, upstream, report)
-  return new Map(upstreams.map(compile))
+/** What a row's `to` may name. */
+interface NamedUpstream {
+  upstream: CompiledUpstream
+  split: CompiledSplit | undefined
 }
+
+function compileUpstreams({ name: table, upstreams, report }: ReadTable): Map<string, NamedUpstream> {
+  for (const [name, upstream] of upstreams) if (upstream) findUpstreamFaults(name, upstream, report)
+  return new Map(
+    upstreams.map(([name, upstream]): [string, NamedUpstream] => {
+      const split = upstream?.split && compileSplit(table, name, upstream, upstream.split)
+      return [name, { split, upstream: split?.sides[0]?.upstream ?? compileUpstream(table, name, upstream) }]
+    }),
+  )
+}
+
+const compileUpstream = (table: string, name: string, upstream: Upstream | undefined): CompiledUpstream => ({
+  id: `${table}/${name}`,
+  name,
+  table,
+  servers: (upstream?.servers ?? []).map(compileServer),
+  balance: upstream?.balance ?? 'round-robin',
+  slowStartMs: upstream?.slowStartMs ?? limits.slowStartMs,
+  health: upstream?.health && compileHealth(upstream.health),
+  inFlightMax: upstream?.inFlightMax ?? limits.inFlightMax,
+  connectTimeoutMs: upstream?.connectTimeoutMs ?? limits.connectTimeoutMs,
+  client: upstream?.upstreamClient ?? 'lean',
+})
+
+function compileSplit(table: string, name: string, upstream: Upstream, split: Split): CompiledSplit {
+  const names = Object.keys(split.sides)
+  return {
+    id: `${table}/${name}`,
+    name,
+    sides: Object.entries(split.sides).map(([side, { servers, weight }]) => ({
+      name: side,
+      weight,
+      upstream: compileUpstream(table, `${name}:${side}`, { ...upstream, servers }),
+    })),
+    sticky: split.sticky && { maxAgeSeconds: limits.stickySeconds, ...split.sticky },
+    force: split.force?.header.toLowerCase(),
+    rollout: split.rollout && compileRollout(split.rollout, names),
+    declared: JSON.stringify(split),
+  }
+}
+
+const compileRollout = ({ to, ...rollout }: Rollout, sides: string[]): CompiledRollout => ({
+  to: sides.indexOf(to),
+  from: 1 - sides.indexOf(to),
+  steps: rollout.steps ?? [1, 5, 25, 50, 100],
+  everyMs: rollout.everyMs ?? limits.rolloutEveryMs,
+  minRequests: rollout.minRequests ?? limits.rolloutRequestsMin,
+  failurePercentMax: rollout.failurePercentMax ?? limits.rolloutFailurePercentMax,
+  p99TimesMax: rollout.p99TimesMax ?? limits.rolloutP99TimesMax,
+})
 
 function compileServer(server: string | Server): CompiledServer {
   const { url, weight = 1, backup = false } = typeof server === 'string' ? { url: server } : server
@@ -269,8 +338,18 @@ const compileHealth = (health: Health): CompiledHealth => ({
 })
 
 /** What no server could be chosen by, or nobody can have meant. */
-function findUpstreamFaults(name: string, { servers, balance }: Upstream, report: ReadTable['report']): void {
-  const at = `upstreams.${name}.servers`
+function findUpstreamFaults(name: string, { servers, split, balance }: Upstream, report: ReadTable['report']): void {
+  const at = `upstreams.${name}`
+  if (servers && split) report(at, "has both 'servers' and 'split'", 'put the servers into the sides')
+  else if (split) findSplitFaults(`${at}.split`, split, report)
+  else if (servers) findServerFaults(`${at}.servers`, servers, report)
+  else report(at, "has no 'servers'", "add 'servers', or 'split' with sides that have them")
+  const field = typeof balance === 'object' && typeof balance.hash === 'object' && 'header' in balance.hash
+  const faults = field ? findUnseenField((balance.hash as { header: string }).header, 'balance.hash.header') : []
+  for (const fault of faults) report(`${at}.${fault.at}`, fault.problem, fault.fix)
+}
+
+function findServerFaults(at: string, servers: (string | Server)[], report: ReadTable['report']): void {
   const compiled = servers.map(compileServer)
   if (compiled.every(({ backup }) => backup)) report(at, 'are all backups', 'leave one that is not')
   else if (compiled.every(({ weight, backup }) => backup || weight === 0))
@@ -278,9 +357,23 @@ function findUpstreamFaults(name: string, { servers, balance }: Upstream, report
   const seen = compiled.map(({ origin }) => origin)
   for (const twice of new Set(seen.filter((origin, index) => seen.indexOf(origin) !== index)))
     report(at, `name ${twice} twice`, 'give it more weight instead')
-  const field = typeof balance === 'object' && typeof balance.hash === 'object' && 'header' in balance.hash
-  const faults = field ? findUnseenField((balance.hash as { header: string }).header, 'balance.hash.header') : []
-  for (const fault of faults) report(`upstreams.${name}.${fault.at}`, fault.problem, fault.fix)
+}
+
+function findSplitFaults(at: string, { sides, force, rollout }: Split, report: ReadTable['report']): void {
+  const names = Object.keys(sides)
+  for (const name of names) findServerFaults(`${at}.sides.${name}.servers`, sides[name]?.servers ?? [], report)
+  if (names.length < 2) report(`${at}.sides`, `are ${names.length}`, 'declare two or more')
+  else if (names.every((name) => sides[name]?.weight === 0))
+    report(`${at}.sides`, 'have no weight', 'give one a weight above 0')
+  for (const fault of force ? findUnseenField(force.header, 'force.header') : [])
+    report(`${at}.${fault.at}`, fault.problem, fault.fix)
+  if (!rollout) return
+  const { to, steps = [] } = rollout
+  if (!names.includes(to))
+    report(`${at}.rollout.to`, `names the side '${to}', which is not declared`, suggest(to, names))
+  else if (names.length !== 2) report(`${at}.rollout`, `is for two sides, and there are ${names.length}`, 'leave two')
+  if (steps.some((step, index) => index > 0 && step <= (steps[index - 1] ?? 0)))
+    report(`${at}.rollout.steps`, `are ${steps.join(', ')}`, 'write them from the smallest to the largest')
 }
 
 async function compileKeys({ name: table, keys, report }: ReadTable): Promise<Map<string, Verifier>> {
@@ -300,7 +393,7 @@ interface SiteParts {
   read: ReadTable
   site: ReadSite
   index: number
-  upstreams: Map<string, CompiledUpstream>
+  upstreams: Map<string, NamedUpstream>
   keys: Map<string, Verifier>
 }
 
@@ -337,7 +430,7 @@ interface RouteParts extends ReadRow {
   site: Site
   table: string
   source: string | undefined
-  upstreams: Map<string, CompiledUpstream>
+  upstreams: Map<string, NamedUpstream>
   keys: Map<string, Verifier>
   report: ReadTable['report']
 }
@@ -395,7 +488,7 @@ function compileProxy(
   { route, site, upstreams, report }: RouteParts,
   { to, ...proxy }: Proxy,
 ): CompiledAction | undefined {
-  const upstream = upstreams.get(to)
+  const named = upstreams.get(to)
   const pattern = readPattern(route.path)
   if (proxy.strip && 'path' in pattern && pattern.path !== proxy.strip && !pattern.path.startsWith(`${proxy.strip}/`))
     report(
@@ -412,7 +505,7 @@ function compileProxy(
     )
   if (proxy.retry && route.methods?.every((method) => !isIdempotent(method)))
     report('proxy.retry', `has nothing to send again: no ${route.methods.join(' or ')} may be repeated`, 'drop it')
-  if (!upstream)
+  if (!named)
     return void report(
       'proxy.to',
       `names the upstream '${to}', which is not declared`,
@@ -421,11 +514,11 @@ function compileProxy(
   return {
     kind: 'proxy',
     ...proxy,
-    upstream,
+    ...named,
     readTimeoutMs: proxy.readTimeoutMs ?? limits.readTimeoutMs,
     idleMs: proxy.idleMs ?? limits.websocketIdleMs,
     retry: compileRetry(proxy.retry),
-    edits: compileRequestEdits(route.requestHeaders ?? {}),
+    edits: compileRequestEdits(route.requestHeaders ?? {}, named.split?.force),
     compress: route.compress ?? site.compress ?? false,
   }
 }
@@ -436,8 +529,9 @@ const compileRetry = (retry: false | Retry = {}): CompiledRetry =>
     ? { attempts: 1, statuses: [] }
     : { attempts: retry.attempts ?? limits.retryAttempts, statuses: retry.statuses ?? [] }
 
-const compileRequestEdits = ({ set = {}, remove = [] }: HeaderEdits): RequestEdits => ({
-  drops: new Set([...Object.keys(set), ...remove].map((name) => name.toLowerCase())),
+/** `forces`: the field that names a side is for the gateway only. */
+const compileRequestEdits = ({ set = {}, remove = [] }: HeaderEdits, forces: string | undefined): RequestEdits => ({
+  drops: new Set([...Object.keys(set), ...remove, ...(forces ? [forces] : [])].map((name) => name.toLowerCase())),
   set: Object.entries(set).flat(),
 })
 

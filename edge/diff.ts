@@ -131,11 +131,11 @@ const addTo = (facts: Map<string, string>, name: string, value: string): void =>
 
 function toActionFacts(action: ExplainedAction): [string, string][] {
   if (action.kind === 'proxy') {
-    const { upstream, target, servers, balance, settings, websocket } = action
+    const { upstream, target, servers, balance, settings, websocket, split } = action
     return [
-      ['action', `proxy ${upstream}`],
+      ['action', `proxy ${split?.name ?? upstream}`],
       ['target', target],
-      ['servers', servers.join(', ')],
+      ...(split ? toSplitFacts(split) : [['servers', servers.join(', ')] satisfies [string, string]]),
       ['balance', balance],
       ['upstream', settings.join(', ')],
       ...(websocket ? [['websocket', 'let through'] satisfies [string, string]] : []),
@@ -162,6 +162,14 @@ function toActionFacts(action: ExplainedAction): [string, string][] {
     ['body', body],
   ]
 }
+
+const toSplitFacts = ({
+  sides,
+  settings,
+}: NonNullable<(ExplainedAction & { kind: 'proxy' })['split']>): [string, string][] => [
+  ...sides.map(({ name, weight, servers }): [string, string] => [`side ${name}`, `${weight} to ${servers.join(', ')}`]),
+  ['split', settings.join(', ')],
+]
 
 function compare(old: Map<string, string>, now: Map<string, string>): DiffGroup['differences'] {
   const names = [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name))

@@ -1,4 +1,11 @@
-import type { CompiledAction, CompiledGateway, CompiledHealth, CompiledRoute, CompiledUpstream } from './compile.ts'
+import type {
+  CompiledAction,
+  CompiledGateway,
+  CompiledHealth,
+  CompiledRoute,
+  CompiledSplit,
+  CompiledUpstream,
+} from './compile.ts'
 import { errorFacts } from './error.ts'
 import type { Refusal } from './error.ts'
 import type { RawRequest } from './exchange.ts'
@@ -8,8 +15,9 @@ import { limits } from './limits.ts'
 import { matchesPattern } from './path.ts'
 import type { Plan, ProxyPlan } from './plan.ts'
 import type { Facts, LimitRule, Limiter } from './runtime.ts'
-import { describeBalance, toBalanceKey } from './upstreams/balance.ts'
+import { describeBalance, readCookie, toBalanceKey } from './upstreams/balance.ts'
 import { createGroup } from './upstreams/group.ts'
+import { describeWeights, tableWeights } from './upstreams/split.ts'
 
 /** What the gateway would do with a request and why: data, so that people and machines read the same. */
 export interface Explanation {
@@ -34,6 +42,14 @@ export type ExplainedAction =
       balance: string
       /** What of the upstream is told besides: weights and backups, checks, bounds. */
       settings: string[]
+      /** Of several sides the one that this request goes to, and all of them with what the table gives them. */
+      split: {
+        name: string
+        side: string
+        reason: string
+        sides: { name: string; weight: number; servers: string[] }[]
+        settings: string[]
+      } | null
       /** The server that a gateway which has just started would ask. */
       asks: { server: string; reason: string }
       target: string
@@ -154,6 +170,7 @@ function toExplainedAction(plan: Plan): ExplainedAction {
       servers: plan.upstream.servers.map((server) => server.origin),
       balance: describeBalance(plan.upstream.balance),
       settings: describeSettings(plan.upstream),
+      split: toExplainedSplit(plan),
       asks: toAsked(plan),
       target: plan.target,
       websocket: plan.websocket,
@@ -167,6 +184,37 @@ function toExplainedAction(plan: Plan): ExplainedAction {
     detail: plan.refusal ? toDetail(plan.refusal) : null,
     body: plan.body,
   }
+}
+
+function toExplainedSplit({ side, exchange }: ProxyPlan): (ExplainedAction & { kind: 'proxy' })['split'] {
+  if (!side) return null
+  const { split, index, forced } = side
+  const { sticky, force } = split
+  const isKept = sticky !== undefined && readCookie(exchange, sticky.cookie) !== undefined
+  return {
+    name: split.name,
+    side: split.sides[index]?.name ?? '',
+    reason: forced ? `the field ${force} names it` : isKept ? `by the cookie ${sticky.cookie}` : 'drawn by weight',
+    sides: split.sides.map(({ name, weight, upstream }) => ({
+      name,
+      weight,
+      servers: upstream.servers.map(({ origin }) => origin),
+    })),
+    settings: describeSplit(split),
+  }
+}
+
+function describeSplit({ sticky, force, rollout, sides }: CompiledSplit): string[] {
+  return [
+    ...(sticky ? [`kept by the cookie ${sticky.cookie} for ${sticky.maxAgeSeconds} s`] : []),
+    ...(force === undefined ? [] : [`the field ${force} names a side`]),
+    ...(rollout
+      ? [
+          `rolls out ${sides[rollout.to]?.name}: ${rollout.steps.join(', ')} % after ${rollout.everyMs} ms and ${rollout.minRequests} requests each, ` +
+            `at most ${rollout.failurePercentMax} % more failures and ${rollout.p99TimesMax} times the p99`,
+        ]
+      : []),
+  ]
 }
 
 /** Decided as serving does, as long as every server is up and none is busy. */
@@ -252,7 +300,9 @@ export function describeAction(action: CompiledAction): string {
       action.compress && 'compress',
     ]
     const shown = edits.filter(Boolean).join(', ')
-    return `proxy ${action.upstream.name}${shown ? ` (${shown})` : ''}`
+    const { split, upstream } = action
+    const name = split ? `${split.name} to ${describeWeights(split.sides, tableWeights(split))}` : upstream.name
+    return `proxy ${name}${shown ? ` (${shown})` : ''}`
   }
   if (action.kind === 'files') return `files ${action.files.root}${action.files.spa ? ' (spa)' : ''}`
   return action.kind === 'redirect' ? `redirect ${action.status} ${action.to}` : `respond ${action.status}`

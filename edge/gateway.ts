@@ -9,6 +9,7 @@ import { matchesPattern, stripPrefix } from './path.ts'
 import type { AnswerPlan, Plan } from './plan.ts'
 import type { BoundPolicy, Verdict } from './policies/index.ts'
 import type { Facts, Runtime } from './runtime.ts'
+import { chooseSide, tableWeights } from './upstreams/split.ts'
 
 /** What a decision looked at on its way; only `explain` asks for it. */
 export interface Trace {
@@ -112,7 +113,7 @@ function runPolicies(
     trace?.verdicts.push({ policy, verdict })
     if (verdict.outcome !== 'pass') return toVerdictPlan(exchange, verdict)
   }
-  return act(exchange, route)
+  return act(exchange, route, facts)
 }
 
 /** Goes on as if the policy that has just refused had let the request pass. */
@@ -126,14 +127,17 @@ const toVerdictPlan = (exchange: Exchange, verdict: Exclude<Verdict, { outcome: 
     : redirect(exchange, verdict.status, verdict.location)
 
 /** The row's action as a plan. */
-function act(exchange: Exchange, route: CompiledRoute): Plan {
+function act(exchange: Exchange, route: CompiledRoute, facts: Facts): Plan {
   const { action, response } = route
   if (action.kind === 'proxy') {
     const path = action.path ?? (action.strip === undefined ? exchange.path : stripPrefix(exchange.path, action.strip))
+    const side =
+      action.split && chooseSide(action.split, exchange, facts.weightsOf?.(action.split) ?? tableWeights(action.split))
     return {
       kind: 'proxy',
       exchange,
-      upstream: action.upstream,
+      upstream: side?.split.sides[side.index]?.upstream ?? action.upstream,
+      side,
       target: path + exchange.query,
       headers: toUpstreamHeaders(exchange, action.edits),
       readTimeoutMs: action.readTimeoutMs,

@@ -71,6 +71,19 @@ export const limits = {
   upstreamIdleMs: 4_000,
   /** The default of an upstream's `inFlightMax`. */
   inFlightMax: 1_024,
+  /** The default of `sticky.maxAgeSeconds`. */
+  stickySeconds: 86_400,
+  /** The defaults of `rollout.everyMs`, `minRequests`, `failurePercentMax` and `p99TimesMax`. */
+  rolloutEveryMs: 60_000,
+  rolloutRequestsMin: 100,
+  rolloutFailurePercentMax: 1,
+  rolloutP99TimesMax: 2,
+  /** Rollouts are judged this often, by what happened since their step began, at most this long ago or `everyMs`. */
+  rolloutJudgeMs: 1_000,
+  rolloutWindowMs: 30_000,
+  /** Fewer failures never take a rollout back, nor does a smaller difference between the sides' slowest hundredths. */
+  rolloutFailuresMin: 5,
+  rolloutP99MarginMs: 20,
   /** So many failures in a row put a server aside. */
   upstreamFailuresMax: 5,
   /** For how long; twice as long each time, up to `ejectionMsMax`. */

@@ -1,6 +1,7 @@
 import type { CompiledFiles, CompiledRetry, CompiledUpstream, ResponseEdits } from './compile.ts'
 import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
+import type { SideChoice } from './upstreams/split.ts'
 
 /** What will be done with a request: data, made by deciding, carried out by a runtime. */
 export type Plan = AnswerPlan | ProxyPlan | FilesPlan
@@ -20,6 +21,8 @@ export interface ProxyPlan {
   kind: 'proxy'
   exchange: Exchange
   upstream: CompiledUpstream
+  /** Why it is this upstream, where it is a side of several. */
+  side?: SideChoice | undefined
   /** Path and query as the upstream is asked for them. */
   target: string
   /** All request fields but framing, flat; Host first. */

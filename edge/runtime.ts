@@ -1,4 +1,5 @@
 import type { Address } from './address.ts'
+import type { CompiledSplit } from './compile.ts'
 import type { Fields, RawRequest } from './exchange.ts'
 import type { Refusal } from './error.ts'
 import type { AnswerPlan, FilesPlan, ProxyPlan } from './plan.ts'
@@ -13,6 +14,8 @@ export interface Facts {
   ports?: { http: number; https: number }
   /** Counts requests. */
   limiter: Limiter
+  /** The weights of a split's sides at this moment. Default: those of the table. */
+  weightsOf?(split: CompiledSplit): readonly number[]
   /** The text at a URL, at most `bytesMax` long, within `timeoutMs`; rejects otherwise. For key sets. */
   fetchText(url: string, options: { timeoutMs: number; bytesMax: number }): Promise<string>
   /** Milliseconds since the epoch. */

@@ -182,9 +182,36 @@ const health = object({
   },
 })
 
-const upstream = object({
-  required: { servers: array(either([isText, origin], [() => true, server]), { min: 1 }) },
+const servers = array(either([isText, origin], [() => true, server]), { min: 1 })
+const percent = integer({ min: 1, max: 100 })
+
+const split = object({
+  required: {
+    sides: record(object({ required: { servers, weight: integer({ min: 0, max: 1_000 }) } }), name),
+  },
   optional: {
+    sticky: object({
+      required: { cookie: text(cookieName, 'a cookie name') },
+      optional: { maxAgeSeconds: integer({ min: 1, max: 34_560_000 }) },
+    }),
+    force: object({ required: { header: text(/^[A-Za-z0-9-]+$/, 'a field name') } }),
+    rollout: object({
+      required: { to: text() },
+      optional: {
+        steps: array(percent, { min: 1 }),
+        everyMs: integer({ min: 1_000, max: 86_400_000 }),
+        minRequests: integer({ min: 1, max: 1_000_000 }),
+        failurePercentMax: integer({ min: 0, max: 100 }),
+        p99TimesMax: integer({ min: 1, max: 1_000 }),
+      },
+    }),
+  },
+})
+
+const upstream = object({
+  optional: {
+    servers,
+    split,
     balance,
     slowStartMs: integer({ min: 0, max: 3_600_000 }),
     health,

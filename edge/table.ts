@@ -15,7 +15,9 @@ export interface Table {
 
 export interface Upstream {
   /** Origins such as 'http://127.0.0.1:8100': scheme, host and port, no path; or with what tells them apart. */
-  servers: (string | Server)[]
+  servers?: (string | Server)[]
+  /** Instead of servers: several sides of them, of which each gets a share. All else here holds for each side. */
+  split?: Split
   /** Which of several servers is asked. Default 'round-robin'. */
   balance?: Balance
   /** A server that has come back reaches its full share after this. Default 10,000; 0: at once. */
@@ -31,6 +33,46 @@ export interface Upstream {
 }
 
 export type UpstreamClientName = 'lean' | 'undici'
+
+export interface Split {
+  /** Two or more, such as 'blue' and 'green'. */
+  sides: Record<string, Side>
+  /** Keeps a client on its side by a cookie. Without it, each request is drawn anew. */
+  sticky?: Sticky
+  /** A request that carries this field with a side's name goes there, whatever the weights. Default none. */
+  force?: { header: string }
+  /** Gives one of two sides all requests, step by step, as long as it does as well as the other. On Node only. */
+  rollout?: Rollout
+}
+
+export interface Side {
+  /** As those of an upstream. */
+  servers: (string | Server)[]
+  /** How much it gets, compared with the others; 0: only what names it. */
+  weight: number
+}
+
+export interface Sticky {
+  /** The cookie's name. */
+  cookie: string
+  /** How long it is kept. Default 86,400. */
+  maxAgeSeconds?: number
+}
+
+export interface Rollout {
+  /** The side that is rolled out; the other is what it is compared with. */
+  to: string
+  /** Its shares, in percent. Default [1, 5, 25, 50, 100]. */
+  steps?: number[]
+  /** How long each step lasts at least. Default 60,000. */
+  everyMs?: number
+  /** So many requests it must have had in a step. Default 100. */
+  minRequests?: number
+  /** So many more in a hundred than of the other side's may fail. Default 1. */
+  failurePercentMax?: number
+  /** Its slowest hundredth may take so many times as long as the other side's to begin. Default 2. */
+  p99TimesMax?: number
+}
 
 export interface Server {
   /** The origin. */

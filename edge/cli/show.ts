@@ -12,10 +12,10 @@ export function showFaults(faults: Fault[], paint: Paint): string {
   return `${lines}${count(faults.length, 'fault')}\n`
 }
 
-export function showSummary({ sites }: CompiledGateway, paint: Paint): string {
+export function showSummary({ sites, splits }: CompiledGateway, paint: Paint): string {
   const tables = new Set(sites.map((site) => site.table))
   const rows = sites.reduce((sum, site) => sum + site.routes.length, 0)
-  return `${paint.good('✓')} ${count(tables.size, 'table')}, ${count(sites.length, 'site')}, ${count(rows, 'row')}: no faults\n`
+  return `${paint.good('✓')} ${count(tables.size, 'table')}, ${count(sites.length, 'site')}, ${count(rows, 'row')}${splits.length > 0 ? `, ${count(splits.length, 'split')}` : ''}: no faults\n`
 }
 
 /** Every site's rows in order of precedence. What holds for all rows of a site is said once, above them. */
@@ -147,12 +147,26 @@ function showPolicy({ name, asks, outcome, reason }: Explanation['policies'][num
 }
 
 /** Only what there is to choose: with one server, as long as nobody asks it whether it is well, nothing. */
-function showUpstream({ servers, settings, asks }: ExplainedAction & { kind: 'proxy' }, paint: Paint): string {
+function showUpstream(action: ExplainedAction & { kind: 'proxy' }, paint: Paint): string {
+  const { servers, settings, asks, split } = action
+  const sides = split ? showSplit(split, paint) : ''
   const checks = settings.some((setting) => setting.startsWith('checked'))
-  if (servers.length === 1 && !checks) return ''
+  if (servers.length === 1 && !checks) return sides
   const chosen = servers.length > 1 ? `${asks.server}  ${paint.dim(asks.reason)}` : ''
-  return section('asks', chosen || asks.server) + settings.map((one) => `    ${paint.dim(one)}\n`).join('')
+  return sides + section('asks', chosen || asks.server) + settings.map((one) => `    ${paint.dim(one)}\n`).join('')
 }
+
+function showSplit({ side, reason, sides, settings }: SplitShown, paint: Paint): string {
+  const rows = sides.map(({ name, weight, servers }) => [
+    name === side ? paint.bold(name) : name,
+    String(weight),
+    paint.dim(servers.join(', ')),
+  ])
+  const shown = settings.map((one) => `    ${paint.dim(one)}\n`).join('')
+  return section('side', `${side}  ${paint.dim(reason)}`) + toColumns(rows, '    ') + shown
+}
+
+type SplitShown = NonNullable<(ExplainedAction & { kind: 'proxy' })['split']>
 
 function showAction(action: ExplainedAction, paint: Paint): string {
   if (action.kind === 'proxy') {

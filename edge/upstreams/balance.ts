@@ -91,9 +91,9 @@ function fullness(weights: readonly number[], load: Load, index: number): number
  * only the keys that it had move; a new one takes its share of each of the others.
  */
 function createRendezvous(servers: readonly CompiledServer[]): Choice {
-  const seeds = servers.map(({ origin }) => hash(origin))
+  const seeds = servers.map(({ origin }) => hashText(origin))
   return (weights, key) => {
-    const hashed = hash(key)
+    const hashed = hashText(key)
     let best = -1
     let highest = Number.NEGATIVE_INFINITY
     for (let index = 0; index < seeds.length; index++) {
@@ -110,7 +110,7 @@ function createRendezvous(servers: readonly CompiledServer[]): Choice {
 }
 
 /** FNV-1a, then MurmurHash3's last step: 32 bits. */
-function hash(text: string): number {
+export function hashText(text: string): number {
   let bits = 0x811c9dc5
   for (let at = 0; at < text.length; at++) bits = Math.imul(bits ^ text.charCodeAt(at), 0x01000193)
   return mix(bits)
@@ -133,7 +133,7 @@ export function toBalanceKey(balance: Balance, exchange: Exchange): string {
   return value ?? exchange.client.bucket
 }
 
-function readCookie({ cookie }: Exchange, name: string): string | undefined {
+export function readCookie({ cookie }: Exchange, name: string): string | undefined {
   for (const pair of cookie.split(';')) {
     const [key = '', ...rest] = pair.split('=')
     if (key.trim() === name && rest.length > 0) return rest.join('=').trim()
