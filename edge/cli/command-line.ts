@@ -2,6 +2,8 @@ import { parseArgs } from 'node:util'
 import { readAddress } from '../address.ts'
 import { readListenAddress, UsageError } from '../node/config.ts'
 import { suggest } from '../shape.ts'
+import { readSplitWish } from './split.ts'
+import type { SplitWish } from './split.ts'
 
 export interface CommandLine {
   command: Command
@@ -18,6 +20,8 @@ export interface CommandLine {
   http: ListenAddress
   https: ListenAddress | undefined
   admin: ListenAddress
+  /** split: what is asked of the running gateway. */
+  split: SplitWish
   /** diff: files with golden rows, an access log, and how many of its lines count. */
   golden: string[]
   log: string | undefined
@@ -40,6 +44,7 @@ export const usage = `daemun: an edge gateway that is one typed table
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
   daemun diff    old.ts new.ts [--log FILE] [--last N] [--golden FILE]… [--json]
+  daemun split   [[TABLE/]UPSTREAM [SIDE=WEIGHT… | rollout]] [--admin ADDR:PORT] [--json]
   daemun certs dev  [table.ts…]
   daemun certs list [table.ts…] [--json]
 
@@ -55,6 +60,7 @@ const commands = {
   routes: ['json'],
   explain: ['header', 'from', 'json'],
   diff: ['log', 'last', 'golden', 'json'],
+  split: ['admin', 'json'],
   certs: ['json'],
   help: [],
 } as const satisfies Record<string, readonly Option[]>
@@ -83,7 +89,7 @@ export function readCommandLine(args: string[]): CommandLine {
   const action = command === 'certs' ? readAction(words.shift()) : 'list'
   const tables = words.filter(isTableFile)
   const rest = words.filter((word) => !isTableFile(word))
-  if (command !== 'explain' && command !== 'help' && rest.length > 0)
+  if (!['explain', 'split', 'help'].includes(command) && rest.length > 0)
     throw new UsageError(`'${rest[0]}' is no table: name files that end with .ts, .js or .mjs`)
   refuseForeignOptions(command, values)
   if (command === 'diff' && tables.length !== 2)
@@ -100,6 +106,7 @@ export function readCommandLine(args: string[]): CommandLine {
     http: readListenAddress(values.http ?? '127.0.0.1:8080'),
     https: values.https === undefined ? undefined : readListenAddress(values.https),
     admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
+    split: readSplitWish(command === 'split' ? words : []),
     golden: values.golden ?? [],
     log: values.log,
     last: readLast(values.last),

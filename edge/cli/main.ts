@@ -18,6 +18,7 @@ async function main(args: string[]): Promise<void> {
     const line = readCommandLine(args)
     if (line.command === 'help') return say(usage)
     const config = readConfig()
+    if (line.command === 'split') return await split(line, config)
     const sources = await loadTables(line.tables)
     if (line.command === 'serve') {
       const compiled = await compileTables(sources, config)
@@ -30,6 +31,12 @@ async function main(args: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = toExitCode(error)
   }
+}
+
+async function split(line: CommandLine, config: Config): Promise<void> {
+  const { askSplits, showSplits } = await import('./split.ts')
+  const splits = await askSplits(line, config)
+  say(line.json ? toJson(splits) : showSplits(splits, createPaint(process.stdout)))
 }
 
 async function diff(line: CommandLine, config: Config, sources: TableSource[]): Promise<void> {

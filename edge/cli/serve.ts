@@ -27,6 +27,7 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
     }),
     admin: line.admin,
     adminToken: config.adminToken,
+    stateDirectory: config.stateDirectory,
     accessLog: createLogSink(1),
     report,
   })
@@ -34,6 +35,8 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
   if (gateway.httpsPort !== undefined)
     report(`https on port ${gateway.httpsPort}, certificates from ${config.certificates}/`)
   report(`limits are counted ${counts}`)
+  if (config.stateDirectory === undefined && compiled.splits.length > 0)
+    report('splits begin as the tables say after each start; DAEMUN_STATE keeps what became of them')
   if (config.development) report('development: hosts also answer at *.localhost; set NODE_ENV=production on a server')
   await stopSignal()
   report('stopping: open requests may end')

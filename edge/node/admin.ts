@@ -1,10 +1,13 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
 import type { Gauge, Metrics } from '../metrics.ts'
+import type { SplitControl } from '../upstreams/split-control.ts'
+import { addSplits } from './admin-splits.ts'
 import { requireAdminToken } from './admin-token.ts'
 
 export interface AdminState {
   metrics: Metrics
+  splits: SplitControl
   /** What changes have to be asked for with; without it there are none. */
   token: string | undefined
   /** Why no request should be sent here now; undefined when all is well. */
@@ -32,6 +35,7 @@ export function startAdmin(state: AdminState, { host, port }: { host: string; po
       'content-type': 'text/plain; version=0.0.4; charset=utf-8',
     }),
   )
+  addSplits(app, state.splits)
   return new Promise((resolve, reject) => {
     const server = serve({ fetch: app.fetch, hostname: host, port }, (address) =>
       resolve({

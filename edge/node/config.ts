@@ -16,6 +16,8 @@ export interface Config {
   trustedHops: Network[]
   /** DAEMUN_CERTIFICATES: the folder with certificates. */
   certificates: string
+  /** DAEMUN_STATE: the folder in which changes of splits outlive the process. */
+  stateDirectory: string | undefined
   /** DAEMUN_ADMIN_TOKEN: what changes on the admin listener are asked for with. */
   adminToken: string | undefined
 }
@@ -26,13 +28,21 @@ export class UsageError extends Error {}
 /** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
 export function readConfig(): Config {
   readEnvFile()
-  const { NODE_ENV, REDIS_URL, DAEMUN_TRUSTED_HOPS = '', DAEMUN_CERTIFICATES, DAEMUN_ADMIN_TOKEN } = process.env
+  const {
+    NODE_ENV,
+    REDIS_URL,
+    DAEMUN_TRUSTED_HOPS = '',
+    DAEMUN_CERTIFICATES,
+    DAEMUN_ADMIN_TOKEN,
+    DAEMUN_STATE,
+  } = process.env
   return {
     environment: { ...process.env },
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
     certificates: DAEMUN_CERTIFICATES || 'certs',
+    stateDirectory: DAEMUN_STATE || undefined,
     adminToken: readAdminToken(DAEMUN_ADMIN_TOKEN),
   }
 }

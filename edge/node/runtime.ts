@@ -8,6 +8,7 @@ import { toLogLine } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Plan } from '../plan.ts'
 import type { ClientAddress, Facts, Limiter, Outcome, Runtime } from '../runtime.ts'
+import type { SplitTally } from '../upstreams/split-tally.ts'
 import { sendAnswer } from './answer.ts'
 import { createAssets } from './assets.ts'
 import type { NodeIo } from './exchange-io.ts'
@@ -23,6 +24,7 @@ export interface NodeRuntimeOptions {
   ports?: Facts['ports']
   pool: Pool
   metrics: Metrics
+  splits: SplitTally
   /** Takes access-log lines. */
   log: (line: string) => void
   /** Joined WebSockets. */
@@ -31,13 +33,14 @@ export interface NodeRuntimeOptions {
 
 /** The runtime on Node: sockets, memory and files. */
 export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, void> {
-  const { metrics, log, pool, tunnels } = options
+  const { metrics, log, pool, splits, tunnels } = options
   const facts = createNodeFacts(options)
   const assets = createAssets()
 
   function finish(plan: Plan, outcome: Outcome): void {
     const durationMs = facts.monotonic() - plan.exchange.startedAt
     metrics.finish(plan, outcome, durationMs)
+    if (plan.kind === 'proxy' && plan.side) splits.count(plan.side, outcome)
     log(toLogLine(plan, outcome, facts.now(), durationMs))
   }
 
@@ -52,6 +55,7 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
 
   return {
     ...facts,
+    weightsOf: splits.weightsOf,
     answer: unlessLost((plan, io) => sendAnswer(plan, io, finish)),
     forward: unlessLost((plan, io) => {
       if (plan.websocket) return joinWebSocket(plan, io, pool, finish, tunnels)

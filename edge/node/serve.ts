@@ -24,6 +24,7 @@ import { requireProxyHeader } from './proxy-protocol.ts'
 import type { ProxyFault } from './proxy-protocol.ts'
 import { startHealthChecks } from './health-checks.ts'
 import { createNodeRuntime } from './runtime.ts'
+import { startSplits } from './splits.ts'
 import { createTlsListener } from './tls.ts'
 import type { Tunnel } from './upgrade.ts'
 
@@ -37,6 +38,10 @@ export interface ServeOptions {
   admin: { host: string; port: number }
   /** What changes on the admin listener are asked for with; without it there are none. */
   adminToken?: string | undefined
+  /** The folder in which changes of splits outlive the process; without it they do not. */
+  stateDirectory?: string | undefined
+  /** How often rollouts are judged. Default limits.rolloutJudgeMs. */
+  judgeMs?: number
   /** Takes the access log. */
   accessLog: LogSink
   /** Takes what operators should hear of, a line at a time. */
@@ -75,7 +80,8 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   const tunnels = new Set<Tunnel>()
   const log = (line: string): void => accessLog.write(line)
   const ports = options.https && { http: options.http.port, https: options.https.port }
-  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels })
+  const splits = startSplits({ ...compiled, ...options, directory: options.stateDirectory })
+  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels, splits: splits.tally })
   const gateway = createGateway(compiled, runtime)
   let draining = false
 
@@ -134,12 +140,14 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   const admin = await startAdmin(
     {
       metrics,
+      splits: splits.control,
       token: options.adminToken,
       notReady: () => (draining ? 'draining' : undefined),
       gauges: () => [
         { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
         ...toUpstreamGauges(pool),
+        ...splits.gauges(),
         { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
         {
           name: 'daemun_dropped_log_lines',
@@ -162,6 +170,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   async function stop(): Promise<void> {
     draining = true
     checks.stop()
+    splits.stop()
     const closed = once(server, 'close')
     server.close()
     const closedTls = tls?.stop()

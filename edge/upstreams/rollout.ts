@@ -16,7 +16,7 @@ export interface Rollout {
   judge(): RolloutVerdict
 }
 
-export type RolloutVerdict =
+type RolloutVerdict =
   | { kind: 'wait' }
   | { kind: 'step'; share: number; reason: string }
   | { kind: 'done'; reason: string }

@@ -33,7 +33,7 @@ export interface SplitStatus {
 }
 
 /** Whose word the weights are: the table's, somebody's, or the rollout's. */
-export type SplitState = 'table' | 'by hand' | 'rolling' | 'done' | 'rolled back'
+type SplitState = 'table' | 'by hand' | 'rolling' | 'done' | 'rolled back'
 
 /** Why something cannot be done; `status` as HTTP has it. */
 export interface SplitFault {

@@ -27,7 +27,7 @@ export interface SplitReport {
   sides: SideCounts[]
 }
 
-export interface SideTotals {
+interface SideTotals {
   requests: number
   failures: number
   /** How long answers took to begin, all together. */

@@ -24,6 +24,17 @@ export function chooseSide(split: CompiledSplit, exchange: Exchange, weights: re
   return { split, index, forced: true }
 }
 
+/** Takes back what was said to the client of the choice: whoever is asked next makes it, and says so. */
+export function dropSideFields(exchange: Exchange, { force, sticky }: CompiledSplit): void {
+  const { answerHeaders } = exchange
+  exchange.answerHeaders = []
+  for (let i = 0; i < answerHeaders.length; i += 2) {
+    const [name = '', value = ''] = answerHeaders.slice(i, i + 2)
+    const isCookie = sticky !== undefined && name === 'Set-Cookie' && value.startsWith(`${sticky.cookie}=`)
+    if (!isCookie && name !== force) exchange.answerHeaders.push(name, value)
+  }
+}
+
 /** From 0 up to 1: the client's number, or one that is as good as random. */
 function draw({ sticky }: CompiledSplit, exchange: Exchange): number {
   const random = hashText(exchange.requestId) / 2 ** 32

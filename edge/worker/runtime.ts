@@ -8,6 +8,7 @@ import type { FilesPlan, Plan, ProxyPlan } from '../plan.ts'
 import type { Outcome, Runtime } from '../runtime.ts'
 import { toAnswer, toRefusal } from './answer.ts'
 import { readAsset, toAssetFolder } from './assets.ts'
+import { dropSideFields } from '../upstreams/split.ts'
 import { forward } from './forward.ts'
 import { toUpstream, toZone } from './target.ts'
 import { createWorkerLimiter } from './limiter.ts'
@@ -36,6 +37,7 @@ export function createWorkerRuntime(bindings: Bindings): Runtime<WorkerIo, Respo
     randomId: () => crypto.randomUUID(),
     answer: (plan) => toAnswer(plan, finish),
     async forward(plan, io) {
+      if (isZone && plan.side) dropSideFields(plan.exchange, plan.side.split)
       const target = isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan)
       return 'code' in target ? toRefusal(plan, target, finish) : forward(plan, target, io, finish)
     },

@@ -70,7 +70,7 @@ describe.concurrent('daemun', () => {
 
   it.each([
     [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
-    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, certs, help"],
+    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, split, certs, help"],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
     [

@@ -11,6 +11,7 @@ import { limits } from './cases/limits.ts'
 import { logs } from './cases/logs.ts'
 import { redirects } from './cases/redirects.ts'
 import { routing } from './cases/routing.ts'
+import { sides } from './cases/sides.ts'
 import { streaming } from './cases/streaming.ts'
 import { upstreams } from './cases/upstreams.ts'
 import { webSockets } from './cases/web-sockets.ts'
@@ -29,6 +30,7 @@ const groups: Record<string, Case[]> = {
   files,
   streaming,
   upstreams,
+  sides,
   WebSockets: webSockets,
   'trusted edges': edges,
   'access log': logs,

@@ -7,6 +7,16 @@ const shop: Table = {
     origin: { servers: ['${ORIGIN}'] },
     dead: { servers: ['http://127.0.0.1:1'] },
     half: { servers: ['http://127.0.0.1:1', '${ORIGIN}'] },
+    sides: {
+      split: {
+        sides: {
+          blue: { servers: ['${ORIGIN}'], weight: 75 },
+          green: { servers: ['http://127.0.0.1:1'], weight: 25 },
+        },
+        sticky: { cookie: 'shop-side', maxAgeSeconds: 60 },
+        force: { header: 'X-Side' },
+      },
+    },
     'first-dead': { servers: ['http://127.0.0.1:1', { url: '${ORIGIN}', backup: true }] },
   },
   keys: {
@@ -47,6 +57,7 @@ const shop: Table = {
         { path: '/dead', proxy: { to: 'dead' } },
         { path: '/half/*', proxy: { to: 'half', path: '/echo/half' } },
         { path: '/first-dead/*', proxy: { to: 'first-dead', path: '/echo/dead' } },
+        { path: '/sides/*', proxy: { to: 'sides', path: '/echo/sides' } },
         { path: '/in-time/*', proxy: { to: 'origin', path: '/echo/in-time', timeoutMs: 5_000 } },
         { path: '/late', proxy: { to: 'origin', path: '/wire/silent', timeoutMs: 250 } },
         { path: '/body/*', bodyBytesMax: 1_000, proxy: { to: 'origin' } },

@@ -13,7 +13,10 @@ const layers: { part: string; files: RegExp; may: RegExp[] }[] = [
   {
     part: 'Node stands on the core',
     files: /^edge\/node\//,
-    may: [/^(type )?edge\/(?!worker|cli\/)/, /^(type )?(node:[\w/]+|undici|ioredis|hono|@hono\/node-server)$/],
+    may: [
+      /^(type )?edge\/(?!worker|cli\/)/,
+      /^(type )?(node:[\w/]+|undici|ioredis|hono(\/body-limit)?|@hono\/node-server(\/conninfo)?)$/,
+    ],
   },
   {
     part: 'Workers stand on the core',

@@ -79,6 +79,7 @@ const withTable = (table: object): unknown => ({
   sites: [{ hosts: ['shop.example'], routes: [hello] }],
   ...table,
 })
+const side = { servers: ['http://h:1'], weight: 1 }
 const hello = { path: '/hello', respond: { status: 200 } }
 
 function toPem(bits: number, exponent = 65_537): string {
@@ -466,6 +467,49 @@ const cases: [name: string, table: unknown, faults: string[]][] = [
     ],
   ],
   [
+    'with splits that cannot be meant',
+    withTable({
+      upstreams: {
+        core: { servers: ['http://h:1'] },
+        neither: {},
+        both: { servers: ['http://h:1'], split: { sides: { a: side, b: side } } },
+        one: { split: { sides: { a: side } } },
+        weightless: { split: { sides: { a: { ...side, weight: 0 }, b: { ...side, weight: 0 } } } },
+        three: { split: { sides: { a: side, b: side, c: side }, rollout: { to: 'a' } } },
+        unknown: { split: { sides: { a: side, b: side }, rollout: { to: 'green', steps: [5, 5, 100] } } },
+        twice: { split: { sides: { a: { servers: ['http://h:1', 'http://h:1'], weight: 1 }, b: side } } },
+        unseen: { split: { sides: { a: side, b: side }, force: { header: 'X-Forwarded-For' } } },
+        shapes: {
+          split: {
+            sides: { A: { servers: [], weight: -1 }, b: { servers: ['http://h:1'] } },
+            sticky: { cookie: 'a b', maxAgeSeconds: 0 },
+            rollout: { to: 'b', steps: [0, 101], everyMs: 1 },
+          },
+        },
+      },
+    }),
+    [
+      "shop: upstreams.shapes.split.sides has the key 'A', which is not lower-case letters, digits and dashes: rename it",
+      'shop: upstreams.shapes.split.sides.A.servers is empty: give at least 1',
+      'shop: upstreams.shapes.split.sides.A.weight is -1: write a whole number from 0 to 1000',
+      "shop: upstreams.shapes.split.sides.b has no 'weight': add 'weight'",
+      "shop: upstreams.shapes.split.sticky.cookie is 'a b': write a cookie name",
+      'shop: upstreams.shapes.split.sticky.maxAgeSeconds is 0: write a whole number from 1 to 34560000',
+      'shop: upstreams.shapes.split.rollout.steps[0] is 0: write a whole number from 1 to 100',
+      'shop: upstreams.shapes.split.rollout.steps[1] is 101: write a whole number from 1 to 100',
+      'shop: upstreams.shapes.split.rollout.everyMs is 1: write a whole number from 1000 to 86400000',
+      "shop: upstreams.neither has no 'servers': add 'servers', or 'split' with sides that have them",
+      "shop: upstreams.both has both 'servers' and 'split': put the servers into the sides",
+      'shop: upstreams.one.split.sides are 1: declare two or more',
+      'shop: upstreams.weightless.split.sides have no weight: give one a weight above 0',
+      'shop: upstreams.three.split.rollout is for two sides, and there are 3: leave two',
+      "shop: upstreams.unknown.split.rollout.to names the side 'green', which is not declared: known: a, b",
+      'shop: upstreams.unknown.split.rollout.steps are 5, 5, 100: write them from the smallest to the largest',
+      'shop: upstreams.twice.split.sides.a.servers name http://h:1 twice: give it more weight instead',
+      "shop: upstreams.unseen.split.force.header names 'X-Forwarded-For', which is not passed on, so no request has it here: name another field",
+    ],
+  ],
+  [
     'that would send again what may not be',
     withRows([
       { path: '/a', methods: ['POST', 'PATCH'], proxy: { to: 'core', retry: { attempts: 3 } } },
@@ -843,6 +887,10 @@ describe('the types and the shape say the same', () => {
   const places: [string, string, (value: unknown) => unknown][] = [
     ['Table', '', (value) => value],
     ['Upstream', 'upstreams.x', (value) => ({ upstreams: { x: value } })],
+    ['Split', 'upstreams.x.split', (value) => ({ upstreams: { x: { split: value } } })],
+    ['Side', 'upstreams.x.split.sides.a', (value) => ({ upstreams: { x: { split: { sides: { a: value } } } } })],
+    ['Sticky', 'upstreams.x.split.sticky', (value) => ({ upstreams: { x: { split: { sticky: value } } } })],
+    ['Rollout', 'upstreams.x.split.rollout', (value) => ({ upstreams: { x: { split: { rollout: value } } } })],
     ['Server', 'upstreams.x.servers[0]', (value) => ({ upstreams: { x: { servers: [value] } } })],
     ['Health', 'upstreams.x.health', (value) => ({ upstreams: { x: { health: value } } })],
     ['Key', 'keys.x', (value) => ({ keys: { x: value } })],
