@@ -10,7 +10,7 @@ import { stopSignal } from '../edge/node/stop-signal.ts'
 import type { Table } from '../edge/table.ts'
 import { requiredVariables } from '../edge/variables.ts'
 import type { Log } from '../origin/kit/api.ts'
-import { startOrigins } from '../origin/systems.ts'
+import { originSecrets, startOrigins } from '../origin/systems.ts'
 import type { RunningOrigin } from '../origin/systems.ts'
 import { readEmbeddedConfig } from './config.ts'
 import { keepSecrets } from './secrets.ts'
@@ -22,7 +22,8 @@ async function main(): Promise<void> {
   const { dataDirectory, http, admin, trustedHops } = config
   mkdirSync(dataDirectory, { recursive: true })
   const sources = await loadTables([])
-  const unset = requiredVariables(sources.map(({ table }) => table)).filter((name) => !config.environment[name])
+  const secrets = new Set([...requiredVariables(sources.map(({ table }) => table)), ...originSecrets])
+  const unset = [...secrets].filter((name) => !config.environment[name])
   const environment = { ...config.environment, ...keepSecrets(dataDirectory, unset) }
 
   const origins = await startOrigins({ dataDirectory, environment, log: createOriginLog(dataDirectory) })
@@ -76,10 +77,18 @@ const titles: Record<string, string> = {
   spc: 'SPC',
 }
 
+/** What is worth a look at first. */
+const tries: Record<string, (url: string) => string> = {
+  'homework-helper': (url) => `; try ${url}docs`,
+  moviesir: (url) => `; try ${url.replace('//', '//demo.')}`,
+}
+
 function toWelcomeRow(table: Table, port: number, isRunning: boolean): string {
   const [host = ''] = table.sites[0]?.hosts ?? []
   const url = `http://${toTwin(host)}:${port}/`
-  const state = isRunning ? `running; try ${url}docs` : 'its page; its service is not there yet, so its API answers 502'
+  const state = isRunning
+    ? `running${tries[table.name]?.(url) ?? ''}`
+    : 'its page; its service is not there yet, so its API answers 502'
   return `  ${(titles[table.name] ?? table.name).padEnd(16)}${url.padEnd(46)}${state}\n`
 }
 

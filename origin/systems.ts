@@ -5,8 +5,10 @@ import type { Log } from './kit/api.ts'
 import type { Environment } from './kit/config.ts'
 import type { EmbeddedPostgres } from './kit/embedded-postgres.ts'
 import { openEmbeddedPostgres } from './kit/embedded-postgres.ts'
+import { readMovieSirConfig } from './moviesir/config.ts'
+import { startMovieSir } from './moviesir/start.ts'
 
-export type SystemName = 'homework-helper'
+export type SystemName = 'homework-helper' | 'moviesir'
 
 /** Where a running origin is, and what it runs inside this process for want of a server. */
 export type RunningOrigin = { system: SystemName; url: string; embedded: 'postgres'[] }
@@ -48,7 +50,17 @@ const systems: Record<SystemName, (environment: Environment) => Prepared> = {
       start: (embedded, context) => startHomeworkHelper({ config, embedded, ...context }),
     }
   },
+  moviesir(environment) {
+    const config = readMovieSirConfig(environment)
+    return {
+      needs: config.databaseUrl ? [] : ['postgres'],
+      start: (embedded, context) => startMovieSir({ config, embedded, ...context }),
+    }
+  },
 }
+
+/** Secrets without which an origin does not start, and which are in no table. */
+export const originSecrets = ['MOVIESIR_JWT_SECRET']
 
 /** Every origin system, in the order in which they start. */
 export const systemNames = Object.keys(systems) as SystemName[]

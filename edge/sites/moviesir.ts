@@ -5,7 +5,7 @@ export default {
   name: 'moviesir',
   upstreams: {
     // Tokens are checked there, as are CORS and the quotas of API keys: its clients know its words for them.
-    backend: { servers: ['${MOVIESIR_BACKEND:-http://127.0.0.1:8200}'] },
+    backend: { servers: ['${MOVIESIR_API:-http://127.0.0.1:8200}'] },
   },
   sites: [
     {

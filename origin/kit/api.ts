@@ -19,7 +19,10 @@ export type ApiOptions = {
   title: string
   version: string
   description: string
-  corsOrigins: readonly string[]
+  /** Who may call with credentials; `*` lets every origin call without them. */
+  corsOrigins: readonly string[] | '*'
+  /** Where Swagger UI is; `/docs` when absent. */
+  docsPath?: string
   log: Log
   bodyBytesMax?: number
   inFlightMax?: number
@@ -30,7 +33,7 @@ type Api<E extends ApiEnv> = OpenAPIHono<E>
 /**
  * An API whose one set of schemas validates requests and writes the OpenAPI 3.1 document. `declare` adds the
  * routes; around them come request ids, one log entry per request, CORS, bounds, FastAPI's error bodies, 405 for
- * a known path with another method, and `/docs`, `/redoc` and `/openapi.json`.
+ * a known path with another method, and the documents of `serveDocs`.
  */
 export function createApi<E extends ApiEnv>(options: ApiOptions, declare: (api: Api<E>) => void): Api<E> {
   const { bodyBytesMax = 1_048_576, inFlightMax = 512 } = options
@@ -115,10 +118,10 @@ function logRequest({ system, log }: ApiOptions): MiddlewareHandler<ApiEnv> {
   }
 }
 
-function allowOrigins(origins: readonly string[]): MiddlewareHandler {
+function allowOrigins(origins: readonly string[] | '*'): MiddlewareHandler {
   return cors({
-    origin: [...origins],
-    credentials: true,
+    origin: origins === '*' ? '*' : [...origins],
+    credentials: origins !== '*',
     allowMethods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
     exposeHeaders: ['X-Request-Id', 'Idempotency-Replayed', 'Retry-After'],
     maxAge: 600,

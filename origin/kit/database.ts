@@ -3,7 +3,7 @@ import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { OriginError } from './error.ts'
 import { toInstant } from './instant.ts'
 
-/** A pool of connections. Times come back as `toInstant` text, bigints as text. */
+/** A pool of connections. Times come back as `toInstant` text, dates and bigints as text. */
 export type Sql = postgres.Sql
 /** The same inside a transaction. */
 export type Transaction = postgres.TransactionSql
@@ -22,7 +22,7 @@ const closeSeconds = 5
 
 /** Connects to the server at `url`, or to the embedded one; the code above it is the same. Connects lazily. */
 export function openDatabase({ name, url, embedded, connectionsMax = 10 }: DatabaseOptions): Database {
-  const shared = { max: connectionsMax, onnotice() {}, types: { date: instantType } }
+  const shared = { max: connectionsMax, onnotice() {}, types: { date: instantType, day: dayType } }
   if (!url && !embedded)
     throw new OriginError('config_invalid', `${name} has neither a DATABASE_URL nor an embedded database`)
   const sql = url ? postgres(url, { ...shared, ...serverOptions(name) }) : embedded!.connect(shared)
@@ -71,6 +71,9 @@ const instantType = {
   serialize: (value: string) => value,
   parse: (text: string) => toInstant(text) ?? text,
 }
+
+// A date is a day on a calendar, not the midnight of some time zone.
+const dayType = { to: 1082, from: [1082], serialize: (value: string) => value, parse: (text: string) => text }
 
 async function isAlive(sql: Sql, withinMs: number): Promise<boolean> {
   const late = Promise.withResolvers<boolean>()

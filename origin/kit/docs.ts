@@ -6,7 +6,7 @@ import { html } from 'hono/html'
 import type { ApiEnv } from './api.ts'
 import { renderReference } from './reference-page.ts'
 
-type DocsOptions = { title: string; version: string; description: string }
+type DocsOptions = { title: string; version: string; description: string; docsPath?: string }
 
 const assets = {
   'swagger-ui.css': 'text/css; charset=utf-8',
@@ -19,7 +19,7 @@ const docsPolicy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-sr
 const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 /**
- * Serves the description of an API from its own routes: `/openapi.json`, Swagger UI at `/docs` with every file
+ * Serves the description of an API from its own routes: `/openapi.json`, Swagger UI at `docsPath` with every file
  * from this machine, and `/redoc`, a page to read that needs no script. Call it after the routes are declared.
  */
 export function serveDocs<E extends ApiEnv>(api: OpenAPIHono<E>, options: DocsOptions): void {
@@ -28,11 +28,16 @@ export function serveDocs<E extends ApiEnv>(api: OpenAPIHono<E>, options: DocsOp
   const read = once(readAssets)
 
   api.get('/openapi.json', (c) => c.json(document()))
-  api.get('/docs', (c) => c.html(swaggerPage(options.title), 200, { 'Content-Security-Policy': docsPolicy }))
-  api.get('/docs/start.js', (c) => c.body(swaggerStart, 200, { 'Content-Type': 'text/javascript; charset=utf-8' }))
+  const { title, docsPath = '/docs' } = options
+  api.get(docsPath, (c) =>
+    c.html(swaggerPage(title, docsPath.slice(1)), 200, { 'Content-Security-Policy': docsPolicy }),
+  )
+  api.get(`${docsPath}/start.js`, (c) =>
+    c.body(swaggerStart, 200, { 'Content-Type': 'text/javascript; charset=utf-8' }),
+  )
   api.get('/redoc', async (c) => c.html(await page(), 200, { 'Content-Security-Policy': pagePolicy }))
   for (const [name, type] of Object.entries(assets)) {
-    api.get(`/docs/${name}`, (c) =>
+    api.get(`${docsPath}/${name}`, (c) =>
       c.body(read()[name] ?? '', 200, { 'Content-Type': type, 'Cache-Control': 'public, max-age=86400' }),
     )
   }
@@ -44,20 +49,20 @@ function describeApi<E extends ApiEnv>(api: OpenAPIHono<E>, { title, version, de
 
 export type ApiDocument = ReturnType<typeof describeApi>
 
-function swaggerPage(title: string) {
+function swaggerPage(title: string, folder: string) {
   return html`<!doctype html>
     <html lang="en">
       <head>
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width, initial-scale=1" />
         <title>${title} - Swagger UI</title>
-        <link rel="icon" href="docs/favicon-32x32.png" />
-        <link rel="stylesheet" href="docs/swagger-ui.css" />
+        <link rel="icon" href="${folder}/favicon-32x32.png" />
+        <link rel="stylesheet" href="${folder}/swagger-ui.css" />
       </head>
       <body>
         <div id="swagger-ui"></div>
-        <script src="docs/swagger-ui-bundle.js"></script>
-        <script src="docs/start.js"></script>
+        <script src="${folder}/swagger-ui-bundle.js"></script>
+        <script src="${folder}/start.js"></script>
       </body>
     </html>`
 }
