@@ -5,10 +5,12 @@ import type { Log } from './kit/api.ts'
 import type { Environment } from './kit/config.ts'
 import type { EmbeddedPostgres } from './kit/embedded-postgres.ts'
 import { openEmbeddedPostgres } from './kit/embedded-postgres.ts'
+import { readRecommenderConfig } from '../gpu-worker/recommender/config.ts'
+import { startRecommender } from '../gpu-worker/recommender/start.ts'
 import { readMovieSirConfig } from './moviesir/config.ts'
 import { startMovieSir } from './moviesir/start.ts'
 
-export type SystemName = 'homework-helper' | 'moviesir'
+export type SystemName = 'homework-helper' | 'recommender' | 'moviesir'
 
 /** Where a running origin is, and what it runs inside this process for want of a server. */
 export type RunningOrigin = { system: SystemName; url: string; embedded: 'postgres'[] }
@@ -35,11 +37,17 @@ export type OriginsOptions = {
 }
 
 type Started = { url: string; stop(): Promise<void> }
-type StartContext = { host: string; port: number; log: Log }
+type StartContext = {
+  host: string
+  port: number
+  log: Log
+}
+/** Where the systems are that have started before this one. */
+type Urls = Partial<Record<SystemName, string>>
 /** A system that is configured but not started: what it needs, and how to start it. */
 type Prepared = {
   needs: 'postgres'[]
-  start(embedded: EmbeddedPostgres | undefined, context: StartContext): Promise<Started>
+  start(embedded: EmbeddedPostgres | undefined, context: StartContext, urls: Urls): Promise<Started>
 }
 
 const systems: Record<SystemName, (environment: Environment) => Prepared> = {
@@ -50,17 +58,26 @@ const systems: Record<SystemName, (environment: Environment) => Prepared> = {
       start: (embedded, context) => startHomeworkHelper({ config, embedded, ...context }),
     }
   },
+  // Behind MovieSir, which asks it: so it is there first.
+  recommender(environment) {
+    const config = readRecommenderConfig(environment)
+    return {
+      needs: config.databaseUrl ? [] : ['postgres'],
+      start: (embedded, context) => startRecommender({ ...config, embedded, ...context }),
+    }
+  },
   moviesir(environment) {
     const config = readMovieSirConfig(environment)
     return {
       needs: config.databaseUrl ? [] : ['postgres'],
-      start: (embedded, context) => startMovieSir({ config, embedded, ...context }),
+      start: (embedded, context, { recommender }) =>
+        startMovieSir({ config: { ...config, engineUrl: config.engineUrl ?? recommender }, embedded, ...context }),
     }
   },
 }
 
 /** Secrets without which an origin does not start, and which are in no table. */
-export const originSecrets = ['MOVIESIR_JWT_SECRET']
+export const originSecrets = ['MOVIESIR_JWT_SECRET', 'GPU_WORKER_SECRET']
 
 /** Every origin system, in the order in which they start. */
 export const systemNames = Object.keys(systems) as SystemName[]
@@ -81,7 +98,8 @@ export async function startOrigins(options: OriginsOptions): Promise<RunningOrig
   const running: (RunningOrigin & Started)[] = []
   try {
     for (const { system, needs, start } of prepared) {
-      const started = await start(embedded, { host, port: ports[system] ?? 0, log })
+      const urls = Object.fromEntries(running.map((origin) => [origin.system, origin.url]))
+      const started = await start(embedded, { host, port: ports[system] ?? 0, log }, urls)
       running.push({ system, embedded: needs, ...started })
     }
   } catch (error) {

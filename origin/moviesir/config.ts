@@ -14,7 +14,7 @@ const settings = {
   },
   jwtSecret: { from: ['MOVIESIR_JWT_SECRET', 'JWT_SECRET_KEY'], schema: secretSetting },
   b2bJwtSecret: { from: ['B2B_JWT_SECRET'], schema: secretSetting.optional() },
-  engineUrl: { from: ['MOVIESIR_ENGINE', 'AI_SERVICE_URL'], schema: urlSetting.default('http://127.0.0.1:8001') },
+  engineUrl: { from: ['MOVIESIR_ENGINE', 'AI_SERVICE_URL'], schema: urlSetting.optional() },
   engineSecret: { from: ['GPU_WORKER_SECRET'], schema: secretSetting.optional() },
   smtpUrl: {
     from: ['SMTP_URL'],

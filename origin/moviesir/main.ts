@@ -18,13 +18,6 @@ const settings = {
   dataDirectory: { from: ['DATA_DIRECTORY'], schema: z.string().default('.data') },
 }
 
-try {
-  process.exitCode = await main(process.argv.slice(2), processEnvironment())
-} catch (error) {
-  process.stderr.write(`${error instanceof OriginError ? error.message : String(error)}\n`)
-  process.exitCode = error instanceof OriginError && error.code === 'config_invalid' ? 2 : 1
-}
-
 async function main(words: string[], environment: Environment): Promise<number> {
   if (words.join(' ') === 'seed') return seed(environment)
   process.stderr.write(words.length > 0 ? `no such command: ${words.join(' ')}\n${usage}` : usage)
@@ -57,4 +50,11 @@ function showProgress(done: number, total: number): void {
   const filled = Math.round((done / total) * barCharacters)
   const bar = '█'.repeat(filled) + '░'.repeat(barCharacters - filled)
   process.stderr.write(done < total ? `\r${bar} ${done} of ${total}` : '\r\u001b[K')
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2), processEnvironment())
+} catch (error) {
+  process.stderr.write(`${error instanceof OriginError ? error.message : String(error)}\n`)
+  process.exitCode = error instanceof OriginError && error.code === 'config_invalid' ? 2 : 1
 }

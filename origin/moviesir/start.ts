@@ -21,6 +21,8 @@ type StartOptions = {
   log: Log
 }
 
+/** Where the recommendation engine is when nobody says. */
+const defaultEngineUrl = 'http://127.0.0.1:8001'
 const housekeepingMs = 60 * 60 * 1000
 
 /**
@@ -36,7 +38,7 @@ export async function startMovieSir({ config, embedded, host, port, log }: Start
     const applied = await applyMigrations(sql, migrations)
     if (applied.length > 0) log({ event: 'migrated', system: 'moviesir', applied })
     if ((await countFilms(sql)) === 0) log({ event: 'seeded', system: 'moviesir', ...(await seedCatalogue(sql)) })
-    const engine = createEngine({ url: config.engineUrl, secret: config.engineSecret })
+    const engine = createEngine({ url: config.engineUrl ?? defaultEngineUrl, secret: config.engineSecret })
     const app = createMovieSir({ config, database, store, mailer, engine, log })
     const listening = await serve({ fetch: app.fetch, host, port })
     const housekeeping = setInterval(keepHouse, housekeepingMs)

@@ -29,6 +29,7 @@ const elsewhere: Record<string, string> = {
   'npx wrangler deploy --dry-run': 'bundles for seconds; test/contract/workerd.test.ts bundles too',
   'npx wrangler secret put HOMEWORK_HELPER_JWT_SECRET': 'needs an account',
   'npx wrangler secret put COWRITE_JWT_SECRET': 'needs an account',
+  'npm run recommender -- train': 'needs a stopped system; test/gpu-worker/recommender-service.test.ts learns',
   'npm run moviesir -- seed': 'needs a stopped system; test/origin/moviesir.test.ts loads the catalogue',
   'npx wrangler deploy': 'needs an account',
 }

@@ -67,7 +67,7 @@ afterAll(() => rmSync(compileCache, { recursive: true, force: true, maxRetries: 
 
 function makeFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'daemun-docs-'))
-  for (const name of ['package.json', '.env.example', 'edge', 'origin', 'compose', 'wrangler.toml'])
+  for (const name of ['package.json', '.env.example', 'edge', 'origin', 'gpu-worker', 'compose', 'wrangler.toml'])
     if (existsSync(join(project, name))) cpSync(join(project, name), join(folder, name), { recursive: true })
   symlinkSync(join(project, 'node_modules'), join(folder, 'node_modules'), 'junction')
   return folder

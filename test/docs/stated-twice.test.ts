@@ -50,7 +50,7 @@ describe('what the pages repeat', () => {
   })
 
   it('the folders that README.md names are the folders there are', () => {
-    const named = [...(/```tree\n([^]*?)```/.exec(read('README.md'))?.[1] ?? '').matchAll(/^(\w+)\/ /gm)].map(
+    const named = [...(/```tree\n([^]*?)```/.exec(read('README.md'))?.[1] ?? '').matchAll(/^([\w-]+)\/ /gm)].map(
       ([, name]) => name,
     )
     const there = readdirSync(root, { withFileTypes: true })

@@ -46,7 +46,12 @@ describe('the origin program', () => {
     expect(await second.exit).toBe(0)
 
     const environment = { HOMEWORK_HELPER_JWT_SECRET: secret }
-    const { origins, stop } = await startOrigins({ dataDirectory: folder.path, environment, log: () => {} })
+    const { origins, stop } = await startOrigins({
+      systems: ['homework-helper'],
+      dataDirectory: folder.path,
+      environment,
+      log: () => {},
+    })
     const url = expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/)
     expect(origins).toEqual([{ system: 'homework-helper', url, embedded: ['postgres'] }])
     expect((await downloadAll(createClient(origins[0]!.url), user)).size).toBe(stored.size)

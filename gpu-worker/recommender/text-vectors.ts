@@ -1,0 +1,64 @@
+/** One vector of `dimension` per text, each of length 1. */
+export type Vectors = { dimension: number; values: Float32Array }
+
+/** Length of a vector: what the column of the database takes. */
+const vectorDimension = 1_024
+
+/**
+ * Vectors from words alone, for when no model makes any: each word and each pair of neighbours falls into one of
+ * `dimension` places with a sign (feature hashing, Weinberger et al. 2009), weighted by how rare it is among the texts
+ * (idf). It knows spelling, not meaning.
+ */
+export function lexicalVectors(texts: readonly string[], dimension = vectorDimension): Vectors {
+  const terms = texts.map(toTerms)
+  const documents = new Map<string, number>()
+  for (const list of terms) for (const term of new Set(list)) documents.set(term, (documents.get(term) ?? 0) + 1)
+  const values = new Float32Array(texts.length * dimension)
+  for (const [index, list] of terms.entries()) {
+    const vector = values.subarray(index * dimension, (index + 1) * dimension)
+    for (const term of list) {
+      const hash = fnv1a(term)
+      const weight = Math.log((1 + texts.length) / (1 + documents.get(term)!))
+      vector[hash % dimension]! += (hash & 0x10000 ? 1 : -1) * weight
+    }
+    normalise(vector)
+  }
+  return { dimension, values }
+}
+
+/** The cosine of one text to each. */
+export function cosines({ dimension, values }: Vectors, index: number): Float64Array {
+  const count = values.length / dimension
+  const result = new Float64Array(count)
+  const own = values.subarray(index * dimension, (index + 1) * dimension)
+  for (let other = 0; other < count; other += 1) {
+    let sum = 0
+    for (let i = 0, at = other * dimension; i < dimension; i += 1) sum += own[i]! * values[at + i]!
+    result[other] = sum
+  }
+  return result
+}
+
+function normalise(vector: Float32Array): void {
+  let squares = 0
+  for (const value of vector) squares += value * value
+  const length = Math.sqrt(squares) || 1
+  for (let i = 0; i < vector.length; i += 1) vector[i]! /= length
+}
+
+function toTerms(text: string): string[] {
+  const words =
+    text
+      .normalize('NFKC')
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu) ?? []
+  const pairs = words.slice(1).map((word, index) => `${words[index]} ${word}`)
+  return [...words, ...pairs]
+}
+
+// FNV-1a (RFC 9923) of 32 bits over the code units.
+function fnv1a(text: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return hash >>> 0
+}

@@ -1,0 +1,120 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Database } from '#origin/kit/database.ts'
+import { applyMigrations } from '#origin/kit/migrations.ts'
+import { createTokens } from '#origin/kit/tokens.ts'
+import { seedCatalogue } from '#origin/moviesir/catalogue/seed.ts'
+import { createEngine } from '#origin/moviesir/engine.ts'
+import { migrations as movieSirMigrations } from '#origin/moviesir/start.ts'
+import { alsDefaults } from '../../gpu-worker/recommender/als.ts'
+import { startRecommender } from '../../gpu-worker/recommender/start.ts'
+import { addModel, readModel } from '../../gpu-worker/recommender/store.ts'
+import type { RunningEngine } from '../origin/engines.ts'
+import { engines } from '../origin/engines.ts'
+
+const secret = 'c1b2c3d4e5f60718293a4b5c6d7e8f90'
+const issue = (key: string) => createTokens({ secret: key, lifetimeSeconds: 60 }).issue('test', { aud: 'gpu-worker' })
+const settings = { ...alsDefaults, dimension: 16, epochs: 2 }
+
+for (const { name, missing, open } of engines) {
+  describe.skipIf(missing)(`the recommender on ${name}`, () => {
+    let running: RunningEngine
+    let database: Database
+    let service: Awaited<ReturnType<typeof startRecommender>>
+    const logged: Record<string, unknown>[] = []
+
+    const start = () =>
+      startRecommender({
+        databaseUrl: running.url,
+        embedded: running.embedded,
+        secret,
+        host: '127.0.0.1',
+        port: 0,
+        log: (entry) => logged.push(entry),
+        training: { settings, generatedUsers: 60 },
+      })
+
+    beforeAll(async () => {
+      running = await open()
+      database = running.connect()
+      service = await start()
+    }, 60_000)
+    afterAll(async () => {
+      await service.stop()
+      await database.close()
+      await running.close()
+    })
+
+    const ask = async (path: string, body?: unknown, token?: string) => {
+      const authorization = `Bearer ${token ?? (await issue(secret))}`
+      const answer = await fetch(service.url + path, {
+        method: body === undefined ? 'GET' : 'POST',
+        headers: { 'content-type': 'application/json', ...(token === '' ? {} : { authorization }) },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      })
+      return { status: answer.status, tier: answer.headers.get('x-recommendation-tier'), body: await answer.json() }
+    }
+
+    it('answers 503 while there are no films, then finds them and learns by itself', async () => {
+      expect(await ask('/health')).toMatchObject({ status: 503, body: { status: 'starting', model_loaded: false } })
+      expect(await ask('/recommend', {})).toMatchObject({ status: 503 })
+      await applyMigrations(database.sql, movieSirMigrations)
+      await seedCatalogue(database.sql)
+      await expect
+        .poll(() => ask('/health'), { timeout: 20_000 })
+        .toMatchObject({
+          status: 200,
+          body: { status: 'healthy', model_loaded: true, version: '1' },
+        })
+    }, 60_000)
+
+    it('recommends to callers with a token', async () => {
+      const { status, body, tier } = await ask('/recommend', { user_movie_ids: [2292], available_time: 200 })
+      expect([status, tier]).toEqual([200, 'fold-in'])
+      expect(body.track_a.total_runtime).toBeGreaterThanOrEqual(180)
+      expect(body.track_a.movies[0]).toMatchObject({ recommendation_type: 'hybrid', title: expect.any(String) })
+      expect((await ask('/recommend_single', { target_runtime: 100 })).body.runtime).toBeLessThanOrEqual(100)
+      expect((await ask('/recommend_single', { target_runtime: 5 })).body).toBeNull()
+    })
+
+    it('is what MovieSir asks', async () => {
+      const engine = createEngine({ url: service.url, secret })
+      const wishes = { preferred_genres: [], preferred_otts: [], allow_adult: false, negative_movie_ids: [] }
+      const { tier, track_a } = await engine.recommend({
+        ...wishes,
+        user_movie_ids: [],
+        available_time: 150,
+        excluded_ids_a: [],
+        excluded_ids_b: [],
+      })
+      expect(tier).toBe('popularity')
+      expect(track_a.movies.length).toBeGreaterThan(0)
+      const single = await engine.recommendSingle({
+        ...wishes,
+        user_movie_ids: [],
+        target_runtime: 100,
+        excluded_ids: [],
+        track: 'b',
+      })
+      expect(single.film?.runtime).toBeLessThanOrEqual(100)
+    })
+
+    it('refuses callers without a good token, and bodies that are wrong', async () => {
+      expect((await ask('/recommend', {}, '')).status).toBe(401)
+      expect((await ask('/recommend', {}, await issue('x'.repeat(32)))).status).toBe(401)
+      expect((await ask('/recommend', { available_time: 0 })).status).toBe(422)
+      expect((await ask('/recommend', { user_movie_ids: Array.from({ length: 1_001 }, () => 1) })).status).toBe(422)
+      expect((await ask('/recommend', { note: 'x'.repeat(300_000) })).status).toBe(413)
+    })
+
+    it('serves the newest model after a restart, and keeps three', async () => {
+      const model = (await readModel(database.sql))!
+      for (let more = 0; more < 3; more += 1) await addModel(database.sql, model, 1)
+      await service.stop()
+      service = await start()
+      await expect.poll(() => ask('/health'), { timeout: 20_000 }).toMatchObject({ body: { version: '4' } })
+      const kept = await database.sql`select version from recommender.models`
+      expect(kept).toHaveLength(3)
+      expect(logged.filter(({ event }) => event === 'training failed')).toEqual([])
+    }, 60_000)
+  })
+}
