@@ -138,6 +138,8 @@ export const limits = {
   /** Files up to this are held in memory, all of them together up to `assetMemoryBytesMax`. */
   assetBytesMax: 1_048_576,
   assetMemoryBytesMax: 67_108_864,
+  /** Larger files up to this are held too once they were asked for three times. */
+  assetHotBytesMax: 16_777_216,
   /** Files with a hash in their names, of this build and earlier ones, that are held for pages of yesterday. */
   releaseMemoryBytesMax: 67_108_864,
   /** Files of a folder that are looked through for such names. */

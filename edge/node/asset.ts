@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import type { Stats } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { sep } from 'node:path'
 import { readStored, toAssetHeaders } from '../actions/files.ts'
 import { isCompressible } from '../actions/encoding.ts'
@@ -34,6 +35,8 @@ export interface Representation {
   body: Buffer | undefined
   /** Whether the body is part of what `Memory` counts. */
   counted: boolean
+  /** How often it was read from the disk to be sent. */
+  reads: number
   /** Empty when it is on no disk, or not any more. */
   file: string
   /** Flat, without the row's edits. */
@@ -77,7 +80,18 @@ export function createHeldAsset(
   const representations = forms.flatMap(([coding, one]): Representation[] => {
     const body = read(one)
     return body
-      ? [{ coding, etag: toEtag(body, coding), size: body.length, body, counted: false, file: '', headers: new Map() }]
+      ? [
+          {
+            coding,
+            etag: toEtag(body, coding),
+            size: body.length,
+            body,
+            counted: false,
+            reads: 0,
+            file: '',
+            headers: new Map(),
+          },
+        ]
       : []
   })
   return representations[0] && createAsset(name, representations, modifiedMs, '', memory)
@@ -117,7 +131,7 @@ function encode(asset: Asset, coding: 'br' | 'gzip', memory: Memory): void {
     const etag = toEtag(encoded, coding)
     takeOver(asset, [
       ...asset.representations,
-      { coding, etag, size: encoded.length, body: encoded, counted: true, file: '', headers: new Map() },
+      { coding, etag, size: encoded.length, body: encoded, counted: true, reads: 0, file: '', headers: new Map() },
     ])
   })
 }
@@ -138,6 +152,42 @@ export function release(asset: Asset, memory: Memory): void {
 }
 
 const gone = Infinity
+
+/** Holds a larger file too once it was asked for again and again, if there is room for it. */
+export function holdSoon(asset: Asset, representation: Representation, memory: Memory): void {
+  const { size, file } = representation
+  if (++representation.reads !== readsUntilHeld || size > limits.assetHotBytesMax || size > memory.left) return
+  memory.left -= size
+  readWhole(file, representation).then(
+    (body) => {
+      if (body && asset.checkedAt !== gone) representation.body = body
+      else memory.left += size
+    },
+    () => {
+      memory.left += size
+    },
+  )
+}
+
+const readsUntilHeld = 3
+
+/** The file, if it is the one that was looked at and stays it while it is read. */
+async function readWhole(file: string, { size, etag }: Representation): Promise<Buffer | undefined> {
+  const handle = await open(file)
+  try {
+    const body = Buffer.allocUnsafeSlow(size)
+    for (let at = 0; at < size;) {
+      const { bytesRead } = await handle.read(body, at, Math.min(readBytes, size - at), at)
+      if (bytesRead === 0) return undefined
+      at += bytesRead
+    }
+    return etag.startsWith(`"${toVersion(await handle.stat())}`) ? body : undefined
+  } finally {
+    await handle.close()
+  }
+}
+
+const readBytes = 1_048_576
 
 /** What a row's answers with it carry, without the row's edits. */
 export function toFileHeaders(asset: Asset, representation: Representation, files: CompiledFiles): string[] {
@@ -200,7 +250,7 @@ function toRepresentation({ coding, file, stat }: Found, memory: Memory): Repres
   const body = held ? readFileSync(file) : undefined
   if (body) memory.left -= body.length
   const etag = body ? toEtag(body, coding) : `"${toVersion(stat)}${toEnding(coding)}"`
-  return { coding, etag, size: body?.length ?? stat.size, body, counted: true, file, headers: new Map() }
+  return { coding, etag, size: body?.length ?? stat.size, body, counted: true, reads: 0, file, headers: new Map() }
 }
 
 const toEtag = (body: Buffer, coding: Coding): string =>

@@ -1,5 +1,4 @@
-import { closeSync, createReadStream, fstatSync, openSync } from 'node:fs'
-import type { ReadStream } from 'node:fs'
+import { closeSync, fstatSync, openSync } from 'node:fs'
 import { chooseCoding } from '../actions/encoding.ts'
 import { fitsRange, isFresh, isNavigation, isServable, readConditions } from '../actions/files.ts'
 import type { Conditions } from '../actions/files.ts'
@@ -13,12 +12,13 @@ import { limits } from '../limits.ts'
 import type { FilesPlan } from '../plan.ts'
 import type { Outcome } from '../runtime.ts'
 import { isUnread, sendAnswer } from './answer.ts'
-import { toFileHeaders, toVersion } from './asset.ts'
+import { holdSoon, toFileHeaders, toVersion } from './asset.ts'
 import type { Asset, Representation } from './asset.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
 import { createFolder } from './folder.ts'
 import type { Folder, Memories } from './folder.ts'
 import { lingerOnClose } from './linger.ts'
+import { sendOpenFile } from './open-file.ts'
 
 export interface Assets {
   send(plan: FilesPlan, io: NodeIo, finish: Finish): void
@@ -66,6 +66,7 @@ export function createAssets(now: () => number = () => performance.now()): Asset
       const answer = toFileAnswer(plan, asset, conditions)
       if ('refusal' in answer) return sendRefusal(plan, answer.refusal, io, finish)
       const source = answer.bodiless ? undefined : openBody(answer)
+      if (typeof source === 'number') holdSoon(asset, answer.representation, memories.assets)
       if (answer.bodiless || source !== undefined) return sendFile(plan, answer, source, io, finish)
       asset.checkedAt = -Infinity
     }
@@ -157,31 +158,25 @@ function sendFile(
   finish: Finish,
 ): void {
   const { request, response } = io
-  const stream = typeof source === 'number' ? openStream(source, range?.start ?? 0, length) : undefined
   let end: Outcome['end'] = 'done'
+  let sent: number | undefined
   response.once('close', () => {
     const whole = response.writableFinished
     if (!whole && end === 'done') end = io.stalled ? 'stalled' : 'client_gone'
-    finish(plan, { status, bytes: stream?.bytesRead ?? (whole && !bodiless ? length : 0), end })
+    finish(plan, { status, bytes: sent ?? (whole && !bodiless ? length : 0), end })
   })
   if (isUnread(request, plan.exchange)) {
     response.shouldKeepAlive = false
     lingerOnClose(request)
   }
   response.writeHead(status, toClientHeaders(plan.exchange, plan.response, status, headers))
-  if (!stream) return void response.end(typeof source === 'number' ? undefined : source)
-  stream.pipe(response, { end: false })
-  stream.on('error', () => {})
-  response.once('close', () => stream.destroy())
-  stream.once('close', () => {
-    if (stream.bytesRead === length) return void response.end()
-    // The file is shorter than it was: what was promised cannot be kept, and the client must see that.
-    if (!response.destroyed) end = 'upstream_cut'
+  if (typeof source !== 'number') return void response.end(source)
+  sent = 0
+  sendOpenFile({ descriptor: source, start: range?.start ?? 0, length }, response, (bytes, isShort) => {
+    sent = bytes
+    if (bytes === length) return void response.end()
+    // What was promised cannot be kept, and the client must see that.
+    if (isShort) end = 'upstream_cut'
     response.destroy()
   })
 }
-
-const openStream = (fd: number, start: number, length: number): ReadStream =>
-  createReadStream('', { fd, start, end: start + length - 1, highWaterMark: chunkBytes })
-
-const chunkBytes = 262_144
