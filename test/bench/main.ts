@@ -1,11 +1,22 @@
 import { benchFiles } from './files.ts'
+import { benchGrowth } from './growth.ts'
+import { benchIdle } from './idle.ts'
 import { benchProfile } from './profile.ts'
 import { benchProxy } from './proxy.ts'
+import { benchEvents, benchWebSocket } from './streams.ts'
+import { benchTls } from './tls.ts'
+import { benchUploads } from './uploads.ts'
 
 /** What can be measured. Each takes its own options; `--help` lists them. */
 const benches: Record<string, { what: string; run: (args: string[]) => Promise<void> }> = {
   proxy: { what: 'CPU per request and latency of the proxied path, beside nginx, HAProxy and Caddy', run: benchProxy },
   files: { what: 'CPU per file of 1 KB, 100 KB and 10 MB, beside nginx', run: benchFiles },
+  tls: { what: 'CPU per request over TLS: full and resumed handshakes, kept connections, HTTP/2', run: benchTls },
+  events: { what: 'CPU per event passed on and time to the first, beside nginx', run: benchEvents },
+  websocket: { what: 'CPU per WebSocket message passed on, beside nginx', run: benchWebSocket },
+  growth: { what: 'CPU per request as a table grows to 10,000 rows or 1,000 hosts', run: benchGrowth },
+  idle: { what: 'what 10,000 idle connections cost, beside nginx', run: benchIdle },
+  uploads: { what: 'memory and CPU while 1 GB passes to a slow upstream, beside nginx', run: benchUploads },
   profile: { what: "where the time of Daemun's proxied path goes", run: benchProfile },
 }
 

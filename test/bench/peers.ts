@@ -62,11 +62,7 @@ export const daemun: Peer = {
         },
       ],
     }
-    const file = write(folder, `table-${port}.ts`, `export default ${JSON.stringify(table, null, 2)}\n`)
-    return {
-      command: [process.execPath, entry, 'serve', file, '--http', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'],
-      env: { NODE_ENV: 'production' },
-    }
+    return configureDaemun(folder, port, table)
   },
 }
 
@@ -98,8 +94,7 @@ http {
       proxy_set_header X-Forwarded-Host $host;
       proxy_set_header X-Real-IP $remote_addr;
       proxy_set_header X-Request-Id $request_id;
-      ${fields.map(([name, value]) => `add_header ${name} ${value} always;`).join('\n      ')}
-      add_header X-Request-Id $request_id always;
+      ${nginxFields('      ')}
     }
   }
 }
@@ -223,25 +218,39 @@ http {
   return { command: ['nginx', '-c', write(folder, `upstream-${port}.conf`, text), '-e', 'stderr'] }
 }
 
+/** Daemun with a table. */
+export function configureDaemun(folder: string, port: number, table: object, more: string[] = []): Launch {
+  const file = write(folder, `table-${port}.ts`, `export default ${JSON.stringify(table, null, 2)}\n`)
+  const addresses = ['--http', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0']
+  return { command: [process.execPath, entry, 'serve', file, ...addresses, ...more], env: { NODE_ENV: 'production' } }
+}
+
 /** A folder of files, with the same fields and log. */
 export function configureDaemunFiles(folder: string, port: number, root: string): Launch {
   const routes = [{ path: '/*', files: { root } }]
-  const table = { name: 'bench', sites: [{ hosts: [host], headers: answerFields, routes }] }
-  const file = write(folder, `files-${port}.ts`, `export default ${JSON.stringify(table, null, 2)}\n`)
-  return {
-    command: [process.execPath, entry, 'serve', file, '--http', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'],
-    env: { NODE_ENV: 'production' },
-  }
+  return configureDaemun(folder, port, { name: 'bench', sites: [{ hosts: [host], headers: answerFields, routes }] })
 }
 
-export function configureNginxFiles(folder: string, port: number, root: string, accessLog: string): Launch {
+/** nginx with an `http` block, and Daemun's log. */
+export function configureNginx(folder: string, port: number, accessLog: string, http: string): Launch {
   const text = `${nginxCommon(folder, port)}
 http {
   ${nginxTemporary(folder)}
   log_format line escape=json '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr","method":"$request_method","scheme":"$scheme","host":"$host","path":"$uri","status":$status,"bytes":$body_bytes_sent,"seconds":$request_time}';
   access_log ${accessLog} line buffer=32k flush=50ms;
-  keepalive_requests 10000;
   keepalive_timeout 65s;
+  ${http}
+}
+`
+  return { command: ['nginx', '-c', write(folder, `nginx-${port}.conf`, text), '-e', 'stderr'] }
+}
+
+export const configureNginxFiles = (folder: string, port: number, root: string, accessLog: string): Launch =>
+  configureNginx(
+    folder,
+    port,
+    accessLog,
+    `keepalive_requests 10000;
   sendfile on;
   tcp_nopush on;
   open_file_cache max=100;
@@ -249,14 +258,16 @@ http {
     listen 127.0.0.1:${port} backlog=4096;
     server_name ${host};
     root ${root};
-    ${fields.map(([name, value]) => `add_header ${name} ${value} always;`).join('\n    ')}
-    add_header X-Request-Id $request_id always;
+    ${nginxFields('      ')}
     add_header Cache-Control no-cache always;
-  }
-}
-`
-  return { command: ['nginx', '-c', write(folder, `files-${port}.conf`, text), '-e', 'stderr'] }
-}
+  }`,
+  )
+
+/** What every peer adds to an answer. */
+export const nginxFields = (indent: string): string =>
+  [...fields.map(([name, value]) => `add_header ${name} ${value} always;`), 'add_header X-Request-Id $request_id always;'].join(
+    `\n${indent}`,
+  )
 
 const nginxCommon = (folder: string, port: number): string => `daemon off;
 master_process off;

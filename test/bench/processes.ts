@@ -115,6 +115,10 @@ export function cpuMicroseconds(pid: number): number {
   return (ticks * 1_000_000) / ticksPerSecond
 }
 
+/** The memory that a process has in use, as the system counts it. */
+export const residentBytes = (pid: number): number =>
+  Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? Number.NaN) * 1_024
+
 const ticksPerSecond = Number(spawnSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }).stdout) || 100
 
 /** The version that a program on PATH says it has; undefined when there is no such program. */
