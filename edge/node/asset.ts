@@ -158,15 +158,13 @@ export function holdSoon(asset: Asset, representation: Representation, memory: M
   const { size, file } = representation
   if (++representation.reads !== readsUntilHeld || size > limits.assetHotBytesMax || size > memory.left) return
   memory.left -= size
-  readWhole(file, representation).then(
-    (body) => {
-      if (body && asset.checkedAt !== gone) representation.body = body
-      else memory.left += size
-    },
-    () => {
-      memory.left += size
-    },
-  )
+  void hold()
+
+  async function hold(): Promise<void> {
+    const body = await readWhole(file, representation).catch(() => undefined)
+    if (body && asset.checkedAt !== gone) representation.body = body
+    else memory.left += size
+  }
 }
 
 const readsUntilHeld = 3

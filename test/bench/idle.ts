@@ -40,7 +40,12 @@ export async function benchIdle(args: string[]): Promise<void> {
 
     /** As many as are answered for the cost, a tenth of what a core does for the latency. */
     async function work(side: Side, times: number): Promise<{ cost: number; p50: number; p99: number }> {
-      const order = { port: side.port, seconds, requests: Array.from({ length: 64 }, () => toRequest()), bodyLength: body.length }
+      const order = {
+        port: side.port,
+        seconds,
+        requests: Array.from({ length: 64 }, () => toRequest()),
+        bodyLength: body.length,
+      }
       const load = async (rate?: number) => generator.run<LoadReport>({ ...order, rate } satisfies LoadOrder)
       await load()
       const costs: number[] = []

@@ -110,7 +110,7 @@ export const haproxy: Peer = {
   configure({ folder, port, upstreamPort, credentials }) {
     const text = `global
   nbthread 1
-  maxconn 8192
+  maxconn 32768
   log stdout format raw local0
 defaults
   mode http
@@ -265,15 +265,16 @@ export const configureNginxFiles = (folder: string, port: number, root: string, 
 
 /** What every peer adds to an answer. */
 export const nginxFields = (indent: string): string =>
-  [...fields.map(([name, value]) => `add_header ${name} ${value} always;`), 'add_header X-Request-Id $request_id always;'].join(
-    `\n${indent}`,
-  )
+  [
+    ...fields.map(([name, value]) => `add_header ${name} ${value} always;`),
+    'add_header X-Request-Id $request_id always;',
+  ].join(`\n${indent}`)
 
 const nginxCommon = (folder: string, port: number): string => `daemon off;
 master_process off;
 pid ${join(folder, `nginx-${port}.pid`)};
 error_log stderr crit;
-events { worker_connections 8192; }`
+events { worker_connections 32768; }`
 
 const nginxTemporary = (folder: string): string =>
   ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']

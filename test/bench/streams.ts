@@ -27,7 +27,9 @@ export async function benchEvents(args: string[]): Promise<void> {
         taken.push(await generator.run<number>({ kind: 'first', port, times: 300 } satisfies StreamOrder))
       if (round > 0) times.push(taken)
     }
-    const [direct = 0, ours = 0, theirs = 0] = [0, 1, 2].map((at) => median(times.map((taken) => taken[at] ?? Number.NaN)))
+    const [direct = 0, ours = 0, theirs = 0] = [0, 1, 2].map((at) =>
+      median(times.map((taken) => taken[at] ?? Number.NaN)),
+    )
     const verdict = ours - theirs <= 0.5 ? 'met' : 'not met'
     process.stdout.write(
       `first event, median ms: ${direct.toFixed(2)} without a proxy, ${ours.toFixed(2)} Daemun, ${theirs.toFixed(2)} nginx; Daemun is ${(ours - theirs).toFixed(2)} later, expected ≤ 0.5: ${verdict}\n`,

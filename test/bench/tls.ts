@@ -41,7 +41,9 @@ export async function benchTls(args: string[]): Promise<void> {
     writeFileSync(join(live, 'privkey.pem'), key)
     const generator = startGenerator(workshop, 'load-tls.ts')
     const plainPort = await freePort()
-    const sites = [{ hosts: [host], https: { hsts: false }, headers: answerFields, routes: [{ path: '/*', files: { root } }] }]
+    const sites = [
+      { hosts: [host], https: { hsts: false }, headers: answerFields, routes: [{ path: '/*', files: { root } }] },
+    ]
     const sides = [
       await put(workshop, 'Daemun', (port) => {
         const launch = configureDaemun(folder, plainPort, { name: 'bench', sites }, ['--https', `127.0.0.1:${port}`])
