@@ -133,6 +133,12 @@ export const limits = {
   limiterEntriesMax: 100_000,
   /** A command to the shared limiter store; then the store counts as down. */
   limiterTimeoutMs: 50,
+  /** What the operators' page remembers of each row: so many steps of so long, and so many minutes. */
+  historyStepMs: 5_000,
+  historySteps: 180,
+  historyMinutes: 360,
+  /** Failed requests that it remembers, and refused ones; the oldest are forgotten. */
+  recentMax: 100,
   /** A signature of an edge is good for this long before and after its time. */
   edgeSignatureSkewMs: 60_000,
   /** Files up to this are held in memory, all of them together up to `assetMemoryBytesMax`. */

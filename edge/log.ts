@@ -23,7 +23,7 @@ export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs:
 }
 
 /** A path without tokens, which some links carry as a segment. A token's first part begins with '{"' in base64url. */
-const redactPath = (path: string): string =>
+export const redactPath = (path: string): string =>
   path.includes('eyJ') ? path.replace(/(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*/g, '[redacted]') : path
 
 /**
@@ -40,7 +40,7 @@ export function redactQuery(query: string): string {
   )
 }
 
-const isSecretName = (name: string): boolean =>
+export const isSecretName = (name: string): boolean =>
   /token|secret|key|pass|pwd|code|auth|sig|session|jwt|credential|otp|ticket|nonce|state|email/i.test(
     name.includes('%') ? unescapeName(name) : name,
   )

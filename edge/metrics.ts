@@ -1,3 +1,4 @@
+import { addDuration, createDurations } from './durations.ts'
 import { errorFacts } from './error.ts'
 import type { ErrorCode } from './error.ts'
 import type { Plan } from './plan.ts'
@@ -14,8 +15,30 @@ export interface Metrics {
   finish(plan: Plan, outcome: Outcome, durationMs: number): void
   /** Bytes were refused that were no request. */
   refuse(code: string): void
+  /** What was counted of each row, and of requests that no row matched, as it is now. */
+  counts(): RouteCounts[]
+  /** Requests being served. */
+  open(): number
   /** The text, with `gauges` (name, help, value) that are read at this moment. */
   toText(gauges: Gauge[]): string
+}
+
+/** All since the start. */
+export interface RouteCounts {
+  table: string
+  /** The site's first host; empty when no site has the host that was asked for. */
+  site: string
+  /** The row's id; empty when none matched. */
+  route: string
+  requests: number
+  /** Answered with 5xx, or broken off on our side or the upstream's. */
+  errors: number
+  /** Answered with 4xx. */
+  clientErrors: number
+  /** `durations.ts`. Counting goes on in it. */
+  durations: Uint32Array
+  limits: Record<string, number>
+  auth: Record<string, number>
 }
 
 export interface Gauge {
@@ -39,6 +62,9 @@ interface Series {
   own: { table: string; site: string; route: string }
   statuses: Map<number, number>
   counts: Float64Array
+  durations: Uint32Array
+  /** Answers with a good status that did not end whole, and not because the client left. */
+  broken: number
   sumMs: number
   total: number
   /** How the row's limits and its auth judged. */
@@ -60,6 +86,7 @@ export function createMetrics(): Metrics {
     open--
     const one = found.get(route ?? site) ?? seriesOf(plan)
     observe(one, outcome.status, durationMs)
+    if (outcome.end !== 'done' && outcome.end !== 'client_gone' && outcome.status < 500) one.broken++
     const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
     if (route?.route.limit) count(one.limits, toLimitVerdict(plan, refusal?.code))
     if (route?.route.auth) count(one.auth, toAuthVerdict(plan, refusal?.code))
@@ -141,6 +168,8 @@ export function createMetrics(): Metrics {
       open++
     },
     finish,
+    counts: () => [...series.values()].map(toCounts),
+    open: () => open,
     refuse: (code) => count(refusals, labels({ table: '', code })),
     toText,
   }
@@ -152,16 +181,35 @@ const createSeries = (own: Series['own']): Series => ({
   own,
   statuses: new Map(),
   counts: new Float64Array(buckets.length),
+  durations: createDurations(),
+  broken: 0,
   sumMs: 0,
   total: 0,
   limits: new Map(),
   auth: new Map(),
 })
 
+function toCounts({ own, total, statuses, broken, durations, limits, auth }: Series): RouteCounts {
+  let [errors, clientErrors] = [broken, 0]
+  for (const [status, number] of statuses)
+    if (status >= 500) errors += number
+    else if (status >= 400) clientErrors += number
+  return {
+    ...own,
+    requests: total,
+    errors,
+    clientErrors,
+    durations,
+    limits: Object.fromEntries(limits),
+    auth: Object.fromEntries(auth),
+  }
+}
+
 function observe(one: Series, status: number, durationMs: number): void {
   one.statuses.set(status, (one.statuses.get(status) ?? 0) + 1)
   one.sumMs += durationMs
   one.total++
+  addDuration(one.durations, durationMs)
   const seconds = durationMs / 1_000
   for (let index = 0; index < buckets.length; index++)
     if (seconds <= (buckets[index] ?? 0)) {

@@ -15,6 +15,7 @@ export interface Group {
   readonly budget: RetryBudget
   /** Requests that are with its servers. */
   inFlight(): number
+  inFlightAt(index: number): number
   /** The index of the server to ask, none of `tried`; -1: no server may be asked. */
   choose(exchange: Exchange, retry: CompiledRetry, tried?: readonly number[]): number
   /** A request goes to this server; `end` follows, whatever became of it. */
@@ -79,6 +80,7 @@ export function createGroup(upstream: CompiledUpstream, { now, onChange = () => 
     health,
     budget: createRetryBudget(),
     inFlight: () => total,
+    inFlightAt: (index) => counts[index] ?? 0,
     choose,
     begin: (index) => {
       total++
