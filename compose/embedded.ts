@@ -5,6 +5,8 @@ import { UsageError } from '../edge/node/config.ts'
 import { loadTables } from '../edge/node/load-tables.ts'
 import { createLogSink } from '../edge/node/log-sink.ts'
 import { openLimiter } from '../edge/node/open-limiter.ts'
+import { plain } from '../edge/cli/paint.ts'
+import { showExplanation } from '../edge/cli/show.ts'
 import { startGateway } from '../edge/node/serve.ts'
 import { stopSignal } from '../edge/node/stop-signal.ts'
 import type { Table } from '../edge/table.ts'
@@ -45,7 +47,16 @@ async function main(): Promise<void> {
         environment: { ...environment, ...toAddresses(origins.origins) },
       })
       const accessLog = createLogSink(openSync(join(dataDirectory, 'access.log'), 'a'))
-      return await startGateway({ compiled, limiter: limiter.limiter, trustedHops, http, admin, accessLog, report })
+      return await startGateway({
+        compiled,
+        limiter: limiter.limiter,
+        trustedHops,
+        http,
+        admin,
+        accessLog,
+        report,
+        showExplanation: (one) => showExplanation(one, plain),
+      })
     } catch (error) {
       await origins.stop()
       throw error

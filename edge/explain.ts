@@ -12,6 +12,7 @@ import type { RawRequest } from './exchange.ts'
 import { decide, decideFurther } from './gateway.ts'
 import type { Trace } from './gateway.ts'
 import { limits } from './limits.ts'
+import { isSecretName } from './log.ts'
 import { matchesPattern } from './path.ts'
 import type { Plan, ProxyPlan } from './plan.ts'
 import type { Facts, LimitRule, Limiter } from './runtime.ts'
@@ -64,6 +65,31 @@ export type ExplainedAction =
       detail: string | null
       body: string
     }
+
+/** A request that somebody asks about. */
+export interface Question {
+  method: string
+  /** With http or https; ws and wss ask for a WebSocket. */
+  url: string
+  headers: [string, string][]
+  /** The client's address. */
+  from: string
+}
+
+/** As it would come in over HTTP/1.1. */
+export function toRawRequest({ method, url, headers, from }: Question): RawRequest {
+  const { host, target, secure } = readUrl(url)
+  const hasHost = headers.some(([name]) => name.toLowerCase() === 'host')
+  const upgrade = /^ws/i.test(url) ? ['Connection', 'Upgrade', 'Upgrade', 'websocket'] : []
+  const fields = [...(hasHost ? [] : ['Host', host]), ...upgrade, ...headers.flat()]
+  return { method, target, version: '1.1', headers: fields, peer: from, secure }
+}
+
+/** The URL's parts as a client would send them: not normalised, so that explain sees what serving sees. */
+function readUrl(url: string): { host: string; target: string; secure: boolean } {
+  const [, scheme = '', host = '', rest = ''] = /^(\w+):\/\/([^/?#]*)([^#]*)/.exec(url) ?? []
+  return { host, target: rest.startsWith('/') ? rest : `/${rest}`, secure: /^(https|wss)$/i.test(scheme) }
+}
 
 /** Decides as serving does, without carrying anything out and without counting. */
 export async function explain(
@@ -251,7 +277,9 @@ function toRequestEdits(plan: Plan, raw: RawRequest): Explanation['requestHeader
   const received = pairs(raw.headers)
   const sent = pairs(plan.headers)
   return {
-    added: sent.filter((field) => !has(received, field)),
+    added: sent
+      .filter((field) => !has(received, field))
+      .map(([name, value]): [string, string] => [name, isSecretName(name) ? '[redacted]' : value]),
     removed: received
       .filter((field) => !has(sent, field) && field[0].toLowerCase() !== 'content-length')
       .map(([name]) => name),

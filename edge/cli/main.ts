@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { ConfigError, compileTables } from '../compile.ts'
 import type { CompiledGateway, TableSource } from '../compile.ts'
-import { explain } from '../explain.ts'
+import { explain, toRawRequest } from '../explain.ts'
 import { createLocalLimiter } from '../local-limiter.ts'
 import { readConfig, UsageError } from '../node/config.ts'
 import type { Config } from '../node/config.ts'
@@ -59,22 +59,8 @@ async function inspect(line: CommandLine, config: Config, compiled: CompiledGate
   if (line.command === 'routes') return say(line.json ? toJson(toRoutesJson(compiled)) : showRoutes(compiled, paint))
   const { createNodeFacts } = await import('../node/runtime.ts')
   const facts = createNodeFacts({ limiter: createLocalLimiter({ now: Date.now }), trustedHops: config.trustedHops })
-  const { host, target, secure } = readUrl(line.url)
-  const hasHost = line.headers.some(([name]) => name.toLowerCase() === 'host')
-  const upgrade = /^ws/i.test(line.url) ? ['Connection', 'Upgrade', 'Upgrade', 'websocket'] : []
-  const headers = [...(hasHost ? [] : ['Host', host]), ...upgrade, ...line.headers.flat()]
-  const explanation = await explain(
-    compiled,
-    { method: line.method, target, version: '1.1', headers, peer: line.from, secure },
-    facts,
-  )
+  const explanation = await explain(compiled, toRawRequest(line), facts)
   say(line.json ? toJson(explanation) : showExplanation(explanation, paint))
-}
-
-/** The URL's parts as a client would send them: not normalised, so that explain sees what serving sees. */
-function readUrl(url: string): { host: string; target: string; secure: boolean } {
-  const [, scheme = '', host = '', rest = ''] = /^(\w+):\/\/([^/?#]*)([^#]*)/.exec(url) ?? []
-  return { host, target: rest.startsWith('/') ? rest : `/${rest}`, secure: /^(https|wss)$/i.test(scheme) }
 }
 
 /**

@@ -15,6 +15,11 @@ export function createPaint(stream: NodeJS.WriteStream): Paint {
   return { bold: style('bold'), dim: style('dim'), good: style('green'), bad: style('red'), accent: style('cyan') }
 }
 
+const same = (text: string): string => text
+
+/** Text as it is. */
+export const plain: Paint = { bold: same, dim: same, good: same, bad: same, accent: same }
+
 /**
  * Rows of cells as columns, at most `widthMax` wide: what does not fit stands on the next line, under the second
  * column. A cell may be painted, its width is what is seen of it.

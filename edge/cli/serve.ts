@@ -6,6 +6,8 @@ import { openLimiter } from '../node/open-limiter.ts'
 import { startGateway } from '../node/serve.ts'
 import { stopSignal } from '../node/stop-signal.ts'
 import type { CommandLine } from './command-line.ts'
+import { plain } from './paint.ts'
+import { showExplanation } from './show.ts'
 
 /** Serves until it is asked to stop. */
 export async function serve(line: CommandLine, config: Config, compiled: CompiledGateway): Promise<void> {
@@ -15,6 +17,8 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
   const gateway = await startGateway({
     compiled,
     limiter,
+    adminHosts: config.adminHosts,
+    showExplanation: (explanation) => showExplanation(explanation, plain),
     trustedHops: config.trustedHops,
     http: { ...line.http, proxyProtocol: line.proxyProtocol.includes('http') },
     ...(line.https && {

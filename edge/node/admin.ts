@@ -2,6 +2,8 @@ import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
 import type { Gauge, Metrics } from '../metrics.ts'
 import type { SplitControl } from '../upstreams/split-control.ts'
+import { addPage } from './admin-page.ts'
+import type { PageState } from './admin-page.ts'
 import { addSplits } from './admin-splits.ts'
 import { requireAdminToken } from './admin-token.ts'
 
@@ -10,6 +12,7 @@ export interface AdminState {
   splits: SplitControl
   /** What changes have to be asked for with; without it there are none. */
   token: string | undefined
+  page: PageState
   /** Why no request should be sent here now; undefined when all is well. */
   notReady(): string | undefined
   gauges(): Gauge[]
@@ -21,9 +24,10 @@ export interface Admin {
   close(): Promise<void>
 }
 
-/** The listener for operators: health, readiness and metrics for everybody, changes for who has the token. */
+/** The listener for operators: health, metrics and a page for everybody, changes for who has the token. */
 export function startAdmin(state: AdminState, { host, port }: { host: string; port: number }): Promise<Admin> {
   const app = new Hono()
+  addPage(app, state.page)
   app.use(requireAdminToken(state.token))
   app.get('/healthz', (context) => context.text('ok\n'))
   app.get('/readyz', (context) => {

@@ -3,6 +3,7 @@ import { readNetwork } from '../address.ts'
 import type { Network } from '../address.ts'
 import { findSecretFault } from '../token.ts'
 import type { Environment } from '../variables.ts'
+import { readHostName } from './known-hosts.ts'
 
 /** What the gateway's programs read from their environment; read once, here. */
 export interface Config {
@@ -12,6 +13,8 @@ export interface Config {
   development: boolean
   /** REDIS_URL: where limits are counted for several processes. */
   redisUrl: string | undefined
+  /** DAEMUN_ADMIN_HOSTS: names by which operators may ask, separated by commas. */
+  adminHosts: string[]
   /** DAEMUN_TRUSTED_HOPS: networks, separated by commas, of proxies in front of this one. */
   trustedHops: Network[]
   /** DAEMUN_CERTIFICATES: the folder with certificates. */
@@ -40,6 +43,7 @@ export function readConfig(): Config {
     environment: { ...process.env },
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
+    adminHosts: (process.env['DAEMUN_ADMIN_HOSTS'] ?? '').split(',').filter(Boolean).map(toHostName),
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
     certificates: DAEMUN_CERTIFICATES || 'certs',
     stateDirectory: DAEMUN_STATE || undefined,
@@ -80,4 +84,11 @@ function toNetwork(text: string): Network {
   if (!network)
     throw new UsageError(`DAEMUN_TRUSTED_HOPS has '${text}', which is no network: write it as 10.0.0.0/8 or 127.0.0.1`)
   return network
+}
+
+function toHostName(text: string): string {
+  const name = readHostName(text)
+  if (name === undefined)
+    throw new UsageError(`DAEMUN_ADMIN_HOSTS has '${text}', which is no host: write a name without a port`)
+  return name
 }

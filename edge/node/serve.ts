@@ -4,12 +4,13 @@ import type { AddressInfo, Server as NetServer } from 'node:net'
 import type { Network } from '../address.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
+import type { Explanation } from '../explain.ts'
 import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
-import { createMetrics } from '../metrics.ts'
 import type { Gauge, Sample } from '../metrics.ts'
 import type { Limiter } from '../runtime.ts'
+import type { Status } from '../status.ts'
 import { startAdmin } from './admin.ts'
 import { openCertificates } from './certificates.ts'
 import { UsageError } from './config.ts'
@@ -18,6 +19,7 @@ import { createHttp2Connections } from './http2.ts'
 import { createListener } from './listen.ts'
 import type { Handle } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
+import { createOverview } from './overview.ts'
 import { createPool } from './pool.ts'
 import type { Pool } from './pool.ts'
 import { requireProxyHeader } from './proxy-protocol.ts'
@@ -31,6 +33,10 @@ import type { Tunnel } from './upgrade.ts'
 export interface ServeOptions {
   compiled: CompiledGateway
   limiter: Limiter
+  /** Names by which operators may ask, besides localhost and addresses. */
+  adminHosts?: string[]
+  /** Makes the text of a decision that operators ask for; without it they get JSON. */
+  showExplanation?: (explanation: Explanation) => string
   trustedHops: Network[]
   http: ListenAddress
   /** Where TLS is taken, and what with. */
@@ -70,11 +76,15 @@ export interface RunningGateway {
 /** Starts the gateway on this machine. Rejects with a UsageError when an address cannot be had. */
 export async function startGateway(options: ServeOptions): Promise<RunningGateway> {
   const { compiled, accessLog, report } = options
-  const metrics = createMetrics()
+  const overview = createOverview(compiled)
+  const { metrics } = overview
   const pool = createPool({
     now: () => performance.now(),
-    onChange: ({ id, servers }, { index, up, why }) =>
-      report(`upstream ${id}: ${servers[index]?.origin} ${up ? 'is back' : 'is put aside'}: ${why}`),
+    onChange: (upstream, change) => {
+      overview.changed(upstream, change)
+      const server = upstream.servers[change.index]?.origin
+      report(`upstream ${upstream.id}: ${server} ${change.up ? 'is back' : 'is put aside'}: ${change.why}`)
+    },
   })
   for (const upstream of compiled.upstreams) pool.of(upstream)
   const tunnels = new Set<Tunnel>()
@@ -141,6 +151,19 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     {
       metrics,
       splits: splits.control,
+      page: overview.page({
+        hosts: options.adminHosts ?? [],
+        pool,
+        facts: runtime,
+        showExplanation: options.showExplanation ?? ((explanation) => JSON.stringify(explanation, null, 2)),
+        now: () => ({
+          state: draining ? 'draining' : 'ready',
+          clientConnections: connections,
+          webSockets: tunnels.size,
+          droppedLogLines: accessLog.dropped(),
+          certificates: tls?.certificates() ?? [],
+        }),
+      }),
       token: options.adminToken,
       notReady: () => (draining ? 'draining' : undefined),
       gauges: () => [
@@ -171,6 +194,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     draining = true
     checks.stop()
     splits.stop()
+    overview.stop()
     const closed = once(server, 'close')
     server.close()
     const closedTls = tls?.stop()
@@ -243,6 +267,8 @@ const toProxyGauges = (faults: Map<ProxyFault, number>): Gauge[] =>
 interface RunningTls {
   port: number
   gauges(): Gauge[]
+  /** The days left of each host's. */
+  certificates(): Status['certificates']
   /** Takes nothing new and says GOAWAY; resolves when all connections are closed. */
   stop(): Promise<unknown>
   /** Closes what is still open. */
@@ -292,9 +318,15 @@ async function startTls(
         value: tls.failures(),
       },
     ],
+    certificates: () => certificates.gauges().flatMap(toDaysLeft),
     stop,
     cut: http2.destroy,
   }
+}
+
+function toDaysLeft({ name, value }: Gauge): Status['certificates'] {
+  if (name !== 'daemun_certificate_days_left' || typeof value === 'number') return []
+  return value.map(({ labels, value: daysLeft }) => ({ host: labels['host'] ?? '', daysLeft }))
 }
 
 async function listen(server: NetServer, { host, port }: { host: string; port: number }): Promise<void> {

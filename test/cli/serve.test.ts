@@ -203,7 +203,7 @@ describe('the admin listener', () => {
     }
     expect(await get('/healthz')).toEqual([200, 'ok\n'])
     expect(await get('/readyz')).toEqual([200, 'ready\n'])
-    expect((await get('/'))[0]).toBe(404)
+    expect((await get('/'))[0]).toBe(200)
     expect((await get('/hello'))[0]).toBe(404)
     const { families, samples } = readPrometheus((await get('/metrics'))[1])
     expect(families).toMatchObject({ daemun_requests_total: 'counter', daemun_client_connections: 'gauge' })

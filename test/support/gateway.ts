@@ -1,3 +1,5 @@
+import { plain } from '#edge/cli/paint.ts'
+import { showExplanation } from '#edge/cli/show.ts'
 import { compileTables } from '#edge/compile.ts'
 import { createLocalLimiter } from '#edge/local-limiter.ts'
 import { startGateway } from '#edge/node/serve.ts'
@@ -47,6 +49,7 @@ export async function startTestGateway(written: Table, options: Partial<ServeOpt
     compiled,
     limiter: createLocalLimiter({ now: Date.now }),
     trustedHops: [],
+    showExplanation: (explanation) => showExplanation(explanation, plain),
     http: { host: '127.0.0.1', port: 0 },
     admin: { host: '127.0.0.1', port: 0 },
     accessLog: { write: (line) => void lines.push(line), dropped: () => 0, flush: async () => {} },
