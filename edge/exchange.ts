@@ -7,6 +7,8 @@ import { limits } from './limits.ts'
 import { readTarget } from './path.ts'
 import type { Refusal } from './error.ts'
 import type { Facts } from './runtime.ts'
+import { dropTraceFields, toTrace } from './trace-context.ts'
+import type { Trace } from './trace-context.ts'
 
 /** A request as a runtime received it, before anything was believed. */
 export interface RawRequest {
@@ -58,6 +60,8 @@ export interface Exchange {
   readonly edgeSignature: string | undefined
   /** How long a trusted hop still waits for the answer. */
   readonly timeoutMs: number | undefined
+  /** undefined: it is part of none that anybody told of. */
+  readonly trace: Trace | undefined
   site: CompiledSite | undefined
   route: CompiledRoute | undefined
   identity: Identity | undefined
@@ -75,6 +79,7 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
   const read = 'fault' in target ? target : readTarget(target.originForm)
   const host = readHost(fields.host ?? '')
   const client = facts.clientAddress(raw, fields)
+  const trace = readTrace(fields, facts)
   const exchange: Exchange = {
     requestId: facts.randomId(),
     receivedAt: facts.now(),
@@ -96,12 +101,21 @@ export function identify(raw: RawRequest, facts: Facts): { exchange: Exchange; r
     expectsContinue: fields.expect !== undefined && raw.version !== '1.0',
     edgeSignature: fields.edgeSignature,
     timeoutMs: client.trusted === true ? fields.timeoutMs : undefined,
+    trace,
     site: undefined,
     route: undefined,
     identity: undefined,
     answerHeaders: [],
   }
   return { exchange, refusal: findFault(raw, fields, 'fault' in read ? read.fault : undefined, host !== null) }
+}
+
+/** Fields of a trace that are not passed on as they are leave the others, whatever becomes of them. */
+function readTrace(fields: Fields, { tracing }: Facts): Trace | undefined {
+  const trace = toTrace(fields, tracing)
+  const isPassedOn = trace ? trace.sent === undefined : fields.tracestate === undefined
+  if (!isPassedOn) fields.forward = dropTraceFields(fields.forward)
+  return trace
 }
 
 /** RFC 6455 §4.1. */
@@ -135,6 +149,9 @@ export interface Fields {
   forwardedProto: string
   edgeSignature: string | undefined
   timeoutMs: number | undefined
+  /** '': there are several. */
+  traceparent: string | undefined
+  tracestate: string | undefined
   fault: Refusal | undefined
 }
 
@@ -156,6 +173,8 @@ function readFields(headers: string[]): Fields {
     forwardedProto: '',
     edgeSignature: undefined,
     timeoutMs: undefined,
+    traceparent: undefined,
+    tracestate: undefined,
     fault: undefined,
   }
   for (let i = 0; i < headers.length; i += 2) {
@@ -211,6 +230,14 @@ function readFields(headers: string[]): Fields {
       case 'x-daemun-edge':
         fields.edgeSignature = value
         break
+      case 'traceparent':
+        fields.traceparent = fields.traceparent === undefined ? value : ''
+        fields.forward.push(received, value)
+        break
+      case 'tracestate':
+        fields.tracestate = fields.tracestate === undefined ? value : `${fields.tracestate},${value}`
+        fields.forward.push(received, value)
+        break
       case deadlineField:
         if (/^\d{1,9}$/.test(value)) fields.timeoutMs = Math.min(fields.timeoutMs ?? Infinity, Number(value))
         break
@@ -235,6 +262,8 @@ function dropNamedFields(fields: Fields): void {
   fields.forward = kept
   if (fields.connection.includes('authorization')) fields.authorization = undefined
   if (fields.connection.includes('cookie')) fields.cookie = ''
+  if (fields.connection.includes('traceparent')) fields.traceparent = undefined
+  if (fields.connection.includes('tracestate')) fields.tracestate = undefined
 }
 
 /** Why a request is refused before any matching; in the order of what is least trustworthy. */

@@ -54,6 +54,8 @@ const specialFields = [
   'x-forwarded-for',
   'x-forwarded-proto',
   'x-daemun-edge',
+  'traceparent',
+  'tracestate',
   deadlineField,
 ] as const
 type SpecialField = (typeof specialFields)[number]

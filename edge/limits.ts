@@ -133,6 +133,14 @@ export const limits = {
   limiterEntriesMax: 100_000,
   /** A command to the shared limiter store; then the store counts as down. */
   limiterTimeoutMs: 50,
+  /** Spans that wait to be sent to a collector; further ones are dropped and counted. */
+  spansMax: 2_048,
+  /** How many are sent together, and how long the first of them waits. */
+  spanBatchMax: 512,
+  spanDelayMs: 5_000,
+  /** A collector that does not take them within this is asked again, after a second and then ever more seldom, up to this. */
+  spanTimeoutMs: 10_000,
+  spanRetryMsMax: 30_000,
   /** What the operators' page remembers of each row: so many steps of so long, and so many minutes. */
   historyStepMs: 5_000,
   historySteps: 180,

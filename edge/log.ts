@@ -7,6 +7,7 @@ export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs:
   const { route } = exchange
   const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
   let line = `{"time":"${toIsoTime(now)}","id":"${exchange.requestId}","client":"${exchange.client.text}","method":${quote(exchange.method)},"scheme":"${exchange.scheme}","host":"${exchange.host}","path":${quote(redactPath(exchange.path))}`
+  if (exchange.trace) line += `,"trace":"${exchange.trace.traceId}"`
   if (exchange.query !== '') line += `,"query":${JSON.stringify(redactQuery(exchange.query))}`
   line += `,"status":${outcome.status},"bytes":${outcome.bytes},"ms":${round(durationMs)}`
   if (route) line += `,"table":"${route.table}","route":${quote(route.id)}`

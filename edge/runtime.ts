@@ -3,6 +3,7 @@ import type { CompiledSplit } from './compile.ts'
 import type { Fields, RawRequest } from './exchange.ts'
 import type { Refusal } from './error.ts'
 import type { AnswerPlan, FilesPlan, ProxyPlan } from './plan.ts'
+import type { Tracing } from './trace-context.ts'
 
 /** What deciding needs to know of the world. `explain` and tests bring their own. */
 export interface Facts {
@@ -24,6 +25,8 @@ export interface Facts {
   monotonic(): number
   /** Unique, unguessable, of visible ASCII. */
   randomId(): string
+  /** Which traces are recorded; without it none is, and what callers say of theirs passes through. */
+  tracing?: Tracing | undefined
 }
 
 export interface ClientAddress {
@@ -53,6 +56,8 @@ export interface Outcome {
   end: 'done' | 'client_gone' | 'upstream_cut' | 'stalled' | 'timed_out'
   /** Milliseconds from sending to the upstream until its head. */
   upstreamMs?: number
+  /** Milliseconds from the request's beginning until it was sent there (the last time); told when its trace is recorded. */
+  sentAfterMs?: number
   /** The server that was asked. */
   server?: string
   /** How often the upstream was asked, when it was more than once. */

@@ -140,6 +140,7 @@ const site = object({
     default: oneOf(true, false),
     https,
     trustedEdges: object({ required: { secret: text() } }),
+    serverTiming: oneOf(true, false),
     errors,
     headers,
     compress: oneOf(true, false),

@@ -142,6 +142,8 @@ export interface Site {
   headers?: HeadersPreset | Record<string, string>
   /** Compresses texts that upstreams send plain, for clients that take that. Default false. */
   compress?: boolean
+  /** Tells clients in Server-Timing how long gateway and upstream took. Default false. */
+  serverTiming?: boolean
   /** The rows. Which one matches does not depend on their order, except between rows that match the same. */
   routes: Route[]
 }

@@ -1,3 +1,4 @@
+import type { Trace } from '../trace-context.ts'
 import type { RequestEdits } from '../compile.ts'
 import type { Exchange } from '../exchange.ts'
 import type { CachePreset, HeadersPreset, Route, Site } from '../table.ts'
@@ -144,9 +145,15 @@ export function toUpstreamHeaders(exchange: Exchange, edits: RequestEdits): stri
     'X-Request-Id',
     exchange.requestId,
   )
+  if (exchange.trace?.sent && !edits.drops.has('traceparent')) pushTrace(headers, exchange.trace.sent)
   if (exchange.identity) for (const text of exchange.identity.fields) headers.push(text)
   for (const text of edits.set) headers.push(text)
   return headers
+}
+
+function pushTrace(headers: string[], { traceparent, tracestate }: NonNullable<Trace['sent']>): void {
+  headers.push('traceparent', traceparent)
+  if (tracestate !== undefined) headers.push('tracestate', tracestate)
 }
 
 function appendOwn(headers: string[], exchange: Exchange): string[] {

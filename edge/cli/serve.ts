@@ -5,6 +5,9 @@ import { createLogSink } from '../node/log-sink.ts'
 import { openLimiter } from '../node/open-limiter.ts'
 import { startGateway } from '../node/serve.ts'
 import { stopSignal } from '../node/stop-signal.ts'
+import { createTracer } from '../node/tracer.ts'
+import type { Tracer } from '../node/tracer.ts'
+import { readTracingConfig } from '../node/tracing-config.ts'
 import type { CommandLine } from './command-line.ts'
 import { plain } from './paint.ts'
 import { showExplanation } from './show.ts'
@@ -18,6 +21,7 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
     compiled,
     limiter,
     adminHosts: config.adminHosts,
+    tracer: openTracer(config),
     showExplanation: (explanation) => showExplanation(explanation, plain),
     trustedHops: config.trustedHops,
     http: { ...line.http, proxyProtocol: line.proxyProtocol.includes('http') },
@@ -49,3 +53,9 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
 }
 
 const report = (text: string): void => void process.stderr.write(`${text}\n`)
+
+/** undefined: nothing is traced. */
+function openTracer({ environment }: Config): Tracer | undefined {
+  const tracing = readTracingConfig(environment)
+  return tracing && createTracer({ ...tracing, report })
+}

@@ -1,3 +1,4 @@
+import { toServerTiming } from '../actions/server-timing.ts'
 import type { Exchange } from '../exchange.ts'
 import { limits } from '../limits.ts'
 import type { AnswerPlan, Plan } from '../plan.ts'
@@ -21,6 +22,7 @@ export function sendAnswer(
     finish(account, { status: plan.status, bytes: sent, end, ...outcome })
   })
   const headers = hasNoBody(plan.status) ? [...plan.headers] : [...plan.headers, 'Content-Length', String(body.length)]
+  headers.push(...toServerTiming(plan.exchange, performance.now()))
   if (closes(io, plan)) headers.push('Connection', 'close')
   else request.resume()
   response.writeHead(plan.status, headers)

@@ -2,6 +2,7 @@ import { Transform } from 'node:stream'
 import type { Duplex, Readable, TransformCallback } from 'node:stream'
 import { toCompressed } from '../actions/compress.ts'
 import { toClientHeaders } from '../actions/headers.ts'
+import { toServerTiming } from '../actions/server-timing.ts'
 import type { Refusal } from '../error.ts'
 import { fieldValue } from '../exchange.ts'
 import { deadlineField } from '../identity.ts'
@@ -138,6 +139,7 @@ class Forwarding implements AnswerHandler {
       lingerOnClose(this.#io.request)
     }
     const headers = toClientHeaders(exchange, edits, status, received)
+    headers.push(...toServerTiming(exchange, performance.now(), this.#upstreamMs))
     this.#io.response.writeHead(status, compress ? this.#compress(status, headers) : headers)
     this.#flushSoon()
   }
@@ -300,6 +302,7 @@ class Forwarding implements AnswerHandler {
       ...(server && { server }),
       ...(this.#cause && { cause: this.#cause }),
       ...(this.#attempts > 1 && { attempts: this.#attempts }),
+      ...(this.#attempts > 0 && this.#plan.exchange.trace?.spans && this.#toSentAfter()),
     }
     this.#io.request.unpipe()
     sendAnswer(refuse(this.#plan.exchange, refusal), this.#io, this.#finish, outcome, this.#plan)
@@ -319,6 +322,10 @@ class Forwarding implements AnswerHandler {
     // With its head on the way, nobody takes the answer for one that never began and asks again.
     response.flushHeaders()
     breakOff()
+  }
+
+  #toSentAfter(): Pick<Outcome, 'sentAfterMs'> {
+    return { sentAfterMs: this.#sentAt - this.#plan.exchange.startedAt }
   }
 
   #release(): void {
@@ -350,6 +357,7 @@ class Forwarding implements AnswerHandler {
     if (this.#upstreamMs !== undefined) outcome.upstreamMs = this.#upstreamMs
     if (this.#cause !== undefined) outcome.cause = this.#cause
     if (this.#attempts > 1) outcome.attempts = this.#attempts
+    if (this.#plan.exchange.trace?.spans) Object.assign(outcome, this.#toSentAfter())
     this.#finish(this.#plan, outcome)
   }
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { fetch } from 'undici'
+import { toServerTiming } from '../actions/server-timing.ts'
 import { isInNetwork, readAddress, walkHops } from '../address.ts'
 import type { Address, Network } from '../address.ts'
 import type { Fields, RawRequest } from '../exchange.ts'
@@ -15,12 +16,15 @@ import type { NodeIo } from './exchange-io.ts'
 import { forward } from './forward.ts'
 import type { Pool } from './pool.ts'
 import { joinWebSocket } from './upgrade.ts'
+import type { Tracer } from './tracer.ts'
 import type { Tunnel } from './upgrade.ts'
 
 export interface NodeRuntimeOptions {
   limiter: Limiter
   /** Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. */
   trustedHops: Network[]
+  /** Records traces. */
+  tracer?: Tracer | undefined
   ports?: Facts['ports']
   pool: Pool
   metrics: Metrics
@@ -40,6 +44,7 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
   function finish(plan: Plan, outcome: Outcome): void {
     const durationMs = facts.monotonic() - plan.exchange.startedAt
     metrics.finish(plan, outcome, durationMs)
+    if (plan.exchange.trace?.spans) options.tracer?.finish(plan, outcome, durationMs)
     if (plan.kind === 'proxy' && plan.side) splits.count(plan.side, outcome)
     log(toLogLine(plan, outcome, facts.now(), durationMs))
   }
@@ -55,6 +60,7 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
 
   return {
     ...facts,
+    tracing: options.tracer,
     weightsOf: splits.weightsOf,
     answer: unlessLost((plan, io) => sendAnswer(plan, io, finish)),
     forward: unlessLost((plan, io) => {
@@ -63,7 +69,10 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
       io.upgrade?.socket.resume().once('end', () => io.upgrade?.socket.destroy())
       forward(plan, io, pool, finish)
     }),
-    readAsset: unlessLost((plan, io) => assets.send(plan, io, finish)),
+    readAsset: unlessLost((plan, io) => {
+      plan.exchange.answerHeaders.push(...toServerTiming(plan.exchange, facts.monotonic()))
+      assets.send(plan, io, finish)
+    }),
   }
 }
 

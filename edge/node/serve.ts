@@ -5,12 +5,12 @@ import type { Network } from '../address.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
 import type { Explanation } from '../explain.ts'
+import type { Status } from '../status.ts'
 import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { Gauge, Sample } from '../metrics.ts'
 import type { Limiter } from '../runtime.ts'
-import type { Status } from '../status.ts'
 import { startAdmin } from './admin.ts'
 import { openCertificates } from './certificates.ts'
 import { UsageError } from './config.ts'
@@ -28,6 +28,7 @@ import { startHealthChecks } from './health-checks.ts'
 import { createNodeRuntime } from './runtime.ts'
 import { startSplits } from './splits.ts'
 import { createTlsListener } from './tls.ts'
+import type { Tracer } from './tracer.ts'
 import type { Tunnel } from './upgrade.ts'
 
 export interface ServeOptions {
@@ -37,6 +38,8 @@ export interface ServeOptions {
   adminHosts?: string[]
   /** Makes the text of a decision that operators ask for; without it they get JSON. */
   showExplanation?: (explanation: Explanation) => string
+  /** Records traces; closed with the gateway. */
+  tracer?: Tracer | undefined
   trustedHops: Network[]
   http: ListenAddress
   /** Where TLS is taken, and what with. */
@@ -169,6 +172,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       gauges: () => [
         { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
+        ...(options.tracer?.gauges() ?? []),
         ...toUpstreamGauges(pool),
         ...splits.gauges(),
         { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
@@ -195,6 +199,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     checks.stop()
     splits.stop()
     overview.stop()
+    const traced = options.tracer?.close()
     const closed = once(server, 'close')
     server.close()
     const closedTls = tls?.stop()
@@ -211,6 +216,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     clearTimeout(timer)
     await pool.close()
     await admin.close()
+    await traced
     await accessLog.flush()
   }
 
@@ -324,11 +330,6 @@ async function startTls(
   }
 }
 
-function toDaysLeft({ name, value }: Gauge): Status['certificates'] {
-  if (name !== 'daemun_certificate_days_left' || typeof value === 'number') return []
-  return value.map(({ labels, value: daysLeft }) => ({ host: labels['host'] ?? '', daysLeft }))
-}
-
 async function listen(server: NetServer, { host, port }: { host: string; port: number }): Promise<void> {
   try {
     server.listen({ host, port, backlog: 4_096 })
@@ -336,6 +337,11 @@ async function listen(server: NetServer, { host, port }: { host: string; port: n
   } catch (error) {
     throw toListenError(error, { host, port })
   }
+}
+
+function toDaysLeft({ name, value }: Gauge): Status['certificates'] {
+  if (name !== 'daemun_certificate_days_left' || typeof value === 'number') return []
+  return value.map(({ labels, value: daysLeft }) => ({ host: labels['host'] ?? '', daysLeft }))
 }
 
 function toListenError(error: unknown, { host, port }: { host: string; port: number }): unknown {

@@ -1,3 +1,4 @@
+import { toServerTiming } from '../actions/server-timing.ts'
 import { refuse } from '../gateway.ts'
 import type { Refusal } from '../error.ts'
 import type { AnswerPlan, Plan } from '../plan.ts'
@@ -17,7 +18,7 @@ export function toAnswer(
   const isBodiless = isNullBody(plan.status) || plan.exchange.method === 'HEAD'
   const bytes = new TextEncoder().encode(plan.body)
   finish(account, { status: plan.status, bytes: isBodiless ? 0 : bytes.length, end: 'done', ...outcome })
-  const headers = toHeaders(plan.headers)
+  const headers = toHeaders([...plan.headers, ...toServerTiming(plan.exchange, performance.now())])
   if (plan.exchange.method === 'HEAD' && !isNullBody(plan.status)) headers.set('Content-Length', String(bytes.length))
   return new Response(isBodiless ? null : bytes, { status: plan.status, headers })
 }

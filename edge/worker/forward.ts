@@ -1,4 +1,5 @@
 import { toClientHeaders } from '../actions/headers.ts'
+import { toServerTiming } from '../actions/server-timing.ts'
 import type { Refusal } from '../error.ts'
 import { deadlineField } from '../identity.ts'
 import type { ProxyPlan } from '../plan.ts'
@@ -106,6 +107,7 @@ export async function forward(
 
   try {
     const answer = await ask()
+    exchange.answerHeaders.push(...toServerTiming(exchange, performance.now(), performance.now() - sentAt))
     const head = { status: answer.status, upstreamMs: performance.now() - sentAt }
     const edited = toClientHeaders(exchange, plan.response, answer.status, toReceived(answer.headers))
     const responseInit = toResponseInit(answer.status, edited)

@@ -80,6 +80,7 @@ runSuite('memory', {
     }
   },
   skips: {
+    'tells how long gateway and upstream took, where the site says so': 'the runtime adds it, when it has an answer',
     files: 'files are the business of Node and Workers',
     WebSockets: wire,
     'access log': 'the runtime writes it, when a request has ended',

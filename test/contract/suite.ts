@@ -13,6 +13,7 @@ import { redirects } from './cases/redirects.ts'
 import { routing } from './cases/routing.ts'
 import { sides } from './cases/sides.ts'
 import { streaming } from './cases/streaming.ts'
+import { traces } from './cases/traces.ts'
 import { upstreams } from './cases/upstreams.ts'
 import { webSockets } from './cases/web-sockets.ts'
 import type { Logbook } from './logbook.ts'
@@ -29,6 +30,7 @@ const groups: Record<string, Case[]> = {
   redirects,
   files,
   streaming,
+  traces,
   upstreams,
   sides,
   WebSockets: webSockets,

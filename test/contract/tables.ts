@@ -143,6 +143,14 @@ const shop: Table = {
         { path: '/ws-dead', proxy: { to: 'dead', websocket: true } },
       ],
     },
+    {
+      hosts: ['timed.example'],
+      serverTiming: true,
+      routes: [
+        { path: '/echo', proxy: { to: 'origin' } },
+        { path: '/tea', respond: { status: 418 } },
+      ],
+    },
     { hosts: ['*.shop.example'], routes: [{ path: '/*', respond: { status: 200, body: 'wildcard' } }] },
     { hosts: ['*.eu.shop.example'], routes: [{ path: '/*', respond: { status: 200, body: 'longer wildcard' } }] },
     { hosts: ['api.shop.example'], routes: [{ path: '/*', respond: { status: 200, body: 'exact host' } }] },

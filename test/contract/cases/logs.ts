@@ -100,6 +100,15 @@ export const logs: Case[] = [
     },
   },
   {
+    name: 'names the trace that a request is part of',
+    async check(world) {
+      const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+      const line = await askLogged(world, { target: '/tea', headers: [['traceparent', traceparent]] })
+      expect(line['trace']).toBe('4bf92f3577b34da6a3ce929d0e0e4736')
+      expect((await askLogged(world, { target: '/tea' }))['trace']).toBeUndefined()
+    },
+  },
+  {
     name: 'tells no secrets of a query',
     async check(world) {
       const token = await world.tokens.sign('HS256')
