@@ -3,6 +3,8 @@ import { SmartRouter } from 'hono/router/smart-router'
 import { TrieRouter } from 'hono/router/trie-router'
 import { toResponseEdits } from './actions/headers.ts'
 import type { ResponseEdits } from './actions/headers.ts'
+import { compileCache, findCacheFaults, keepsAnswers } from './cache/compile-cache.ts'
+import type { CompiledCache } from './cache/cache-plan.ts'
 import { limits } from './limits.ts'
 import { readPattern, toCanonicalPath } from './path.ts'
 import type { PathPattern } from './path.ts'
@@ -112,6 +114,8 @@ export type CompiledAction =
       retry: CompiledRetry
       edits: RequestEdits
       compress: boolean
+      /** 'invalidate': the row's answers are not kept, but those of others of its site. */
+      cache: CompiledCache | 'invalidate' | undefined
     } & Omit<Proxy, 'to' | 'retry'>)
   | { kind: 'files'; files: CompiledFiles }
   | ({ kind: 'redirect' } & Required<Redirect>)
@@ -445,7 +449,7 @@ function compileRoute(parts: RouteParts): CompiledRoute | undefined {
   const action = compileAction(parts)
   const id = `${table} ${route.methods ? `${route.methods.join(',')} ` : ''}${route.path}`
   const policies = bindPolicies({ id: `${id}#${site.hosts[0]}#${row}`, route, site, keys, report })
-  for (const { at, problem, fix } of findFieldFaults(route)) report(at, problem, fix)
+  for (const { at, problem, fix } of [...findFieldFaults(route), ...findCacheFaults(route)]) report(at, problem, fix)
   if (!action || broken.size > 0) return undefined
   return {
     id,
@@ -485,7 +489,7 @@ function compileAction(parts: RouteParts): CompiledAction | undefined {
 }
 
 function compileProxy(
-  { route, site, upstreams, report }: RouteParts,
+  { route, site, table, upstreams, report }: RouteParts,
   { to, ...proxy }: Proxy,
 ): CompiledAction | undefined {
   const named = upstreams.get(to)
@@ -520,6 +524,7 @@ function compileProxy(
     retry: compileRetry(proxy.retry),
     edits: compileRequestEdits(route.requestHeaders ?? {}, named.split?.force),
     compress: route.compress ?? site.compress ?? false,
+    cache: compileCache(route, table) ?? (site.routes.some(keepsAnswers) ? 'invalidate' : undefined),
   }
 }
 

@@ -29,6 +29,7 @@ const errors = {
   upstream_down: { status: 503, title: 'Upstream down', source: 'upstream', retryable: true },
   upstream_busy: { status: 503, title: 'Upstream busy', source: 'gateway', retryable: true },
   upstream_timeout: { status: 504, title: 'Upstream timeout', source: 'upstream', retryable: true },
+  not_cached: { status: 504, title: 'Not in the cache', source: 'client', retryable: false },
   http_version: { status: 505, title: 'HTTP version not supported', source: 'client', retryable: false },
 } as const satisfies Record<string, ErrorFacts>
 

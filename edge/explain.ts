@@ -6,6 +6,7 @@ import type {
   CompiledSplit,
   CompiledUpstream,
 } from './compile.ts'
+import type { CachePlan } from './cache/cache-plan.ts'
 import { errorFacts } from './error.ts'
 import type { Refusal } from './error.ts'
 import type { RawRequest } from './exchange.ts'
@@ -55,6 +56,8 @@ export type ExplainedAction =
       asks: { server: string; reason: string }
       target: string
       websocket: boolean
+      /** What the row's cache makes of the request; null: it has none. */
+      cache: string | null
     }
   | { kind: 'files'; root: string; path: string; spa: boolean }
   | {
@@ -200,6 +203,7 @@ function toExplainedAction(plan: Plan): ExplainedAction {
       asks: toAsked(plan),
       target: plan.target,
       websocket: plan.websocket,
+      cache: plan.cache ? describeCache(plan.cache) : null,
     }
   if (plan.kind === 'files') return { kind: 'files', root: plan.files.root, path: plan.path, spa: plan.files.spa }
   return {
@@ -241,6 +245,12 @@ function describeSplit({ sticky, force, rollout, sides }: CompiledSplit): string
         ]
       : []),
   ]
+}
+
+function describeCache(plan: CachePlan): string {
+  if (plan.use === 'bypass') return `passed by: ${plan.reason}`
+  if (plan.use === 'invalidate') return `what is kept of ${plan.url} is forgotten when it succeeds`
+  return `${plan.url}${plan.isPersonal ? ', only what is said to be public: it carries Authorization, a cookie or a token' : ''}`
 }
 
 /** Decided as serving does, as long as every server is up and none is busy. */
@@ -326,6 +336,7 @@ export function describeAction(action: CompiledAction): string {
       action.path && `as ${action.path}`,
       action.websocket && 'WebSocket',
       action.compress && 'compress',
+      typeof action.cache === 'object' && 'shared cache',
     ]
     const shown = edits.filter(Boolean).join(', ')
     const { split, upstream } = action

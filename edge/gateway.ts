@@ -1,5 +1,6 @@
 import { toAnswerHeaders, toResponseEdits, toUpstreamHeaders } from './actions/headers.ts'
 import { toLocation } from './actions/redirect.ts'
+import { toCachePlan } from './cache/cache-plan.ts'
 import type { CompiledGateway, CompiledRoute, CompiledSite } from './compile.ts'
 import { errorFacts, toErrorBody } from './error.ts'
 import type { Refusal } from './error.ts'
@@ -147,6 +148,7 @@ function act(exchange: Exchange, route: CompiledRoute, facts: Facts): Plan {
       timeoutMs: earlier(action.timeoutMs, exchange.timeoutMs),
       retry: action.retry,
       compress: action.compress,
+      cache: action.cache && toCachePlan(exchange, action.cache),
       response,
     }
   }

@@ -164,6 +164,25 @@ export const limits = {
   compressBytesMin: 1_024,
   /** Answers of upstreams that are being compressed; further ones are sent as they are. */
   encodersMax: 512,
+  /** Answers of upstreams that are kept, all together with their fields; the least wanted go first. */
+  cacheBytesMax: 67_108_864,
+  /** The default of a row's `cache.shared.entryBytesMax`. */
+  entryBytesMax: 1_048_576,
+  /** Answers that are on their way into the cache, all together; further ones are not kept. */
+  cacheFillBytesMax: 67_108_864,
+  /** Answers to one URL that differ by its Vary; the oldest goes first. */
+  variantsMax: 32,
+  /** The default of a row's `cache.shared.staleIfErrorMs`. */
+  staleIfErrorMs: 3_600_000,
+  /** How long a request waits for the answer that another one is fetching; then it asks for itself. */
+  collapseWaitMs: 5_000,
+  /** Requests that wait for one answer; further ones ask for themselves. */
+  collapsedMax: 4_096,
+  /** For how long nobody waits for the answer to a URL that was not kept, and how many of them are remembered. */
+  passMs: 10_000,
+  passesMax: 10_000,
+  /** Behind a failure, stale answers are sent for this long without asking the upstream again. */
+  staleRetryMs: 1_000,
   /** Open requests may end for this long after a stop was asked for. */
   drainMs: 30_000,
 } as const

@@ -14,6 +14,7 @@ export function toLogLine(plan: Plan, outcome: Outcome, now: number, durationMs:
   if (plan.kind === 'proxy') line += `,"upstream":"${plan.upstream.id}"`
   if (outcome.server !== undefined) line += `,"server":"${outcome.server}"`
   if (outcome.upstreamMs !== undefined) line += `,"upstreamMs":${round(outcome.upstreamMs)}`
+  if (outcome.cache !== undefined) line += `,"cache":"${outcome.cache}"`
   if (outcome.attempts !== undefined) line += `,"attempts":${outcome.attempts}`
   if (exchange.identity) line += `,"subject":${JSON.stringify(exchange.identity.subject)}`
   if (refusal) line += `,"error":"${refusal.code}"`

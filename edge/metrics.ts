@@ -67,9 +67,10 @@ interface Series {
   broken: number
   sumMs: number
   total: number
-  /** How the row's limits and its auth judged. */
+  /** How the row's limits, its auth and its cache judged. */
   limits: Map<string, number>
   auth: Map<string, number>
+  cache: Map<string, number>
 }
 
 export function createMetrics(): Metrics {
@@ -90,6 +91,7 @@ export function createMetrics(): Metrics {
     const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
     if (route?.route.limit) count(one.limits, toLimitVerdict(plan, refusal?.code))
     if (route?.route.auth) count(one.auth, toAuthVerdict(plan, refusal?.code))
+    count(one.cache, outcome.cache)
     if (refusal && errorFacts(refusal.code).source === 'upstream')
       count(upstreamErrors, labels({ upstream: plan.kind === 'proxy' ? plan.upstream.id : '', code: refusal.code }))
     else if (refusal) count(refusals, labels({ table: site?.table ?? '', code: refusal.code }))
@@ -137,6 +139,12 @@ export function createMetrics(): Metrics {
         'counter',
         'What was said of tokens: verified, anonymous, refused, forbidden, unavailable.',
         all.flatMap((one) => toVerdictLines('daemun_auth_verdicts_total', one, one.auth)),
+      ),
+      family(
+        'daemun_cache_verdicts_total',
+        'counter',
+        'What caches did: hit, stale, revalidated, collapsed, miss, bypass.',
+        all.flatMap((one) => toVerdictLines('daemun_cache_verdicts_total', one, one.cache)),
       ),
       family(
         'daemun_upstream_errors_total',
@@ -187,6 +195,7 @@ const createSeries = (own: Series['own']): Series => ({
   total: 0,
   limits: new Map(),
   auth: new Map(),
+  cache: new Map(),
 })
 
 function toCounts({ own, total, statuses, broken, durations, limits, auth }: Series): RouteCounts {

@@ -1,3 +1,4 @@
+import type { CachePlan } from './cache/cache-plan.ts'
 import type { CompiledFiles, CompiledRetry, CompiledUpstream, ResponseEdits } from './compile.ts'
 import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
@@ -37,6 +38,8 @@ export interface ProxyPlan {
   retry: CompiledRetry
   /** Texts that the upstream sends plain are compressed; on Workers the platform does that by itself. */
   compress: boolean
+  /** undefined: the row's site keeps no answers. */
+  cache: CachePlan | undefined
   response: ResponseEdits
 }
 

@@ -1,5 +1,6 @@
 import type { Address } from './address.ts'
 import type { CompiledSplit } from './compile.ts'
+import type { CacheVerdict } from './cache/cache-status.ts'
 import type { Fields, RawRequest } from './exchange.ts'
 import type { Refusal } from './error.ts'
 import type { AnswerPlan, FilesPlan, ProxyPlan } from './plan.ts'
@@ -64,6 +65,8 @@ export interface Outcome {
   attempts?: number
   /** Why an upstream gave no whole answer: an error code of the system or of the client library. */
   cause?: string
+  /** What the cache did, where the row has one. */
+  cache?: CacheVerdict
   /** What was refused in the end, when it was not the plan. */
   refusal?: Refusal
 }

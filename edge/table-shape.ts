@@ -87,6 +87,28 @@ const respond = object({
 
 export const actionNames = ['proxy', 'files', 'redirect', 'respond'] as const
 
+const duration = integer({ min: 0, max: 2_147_483_647 })
+const cache = object({
+  optional: {
+    control: fieldValue,
+    shared: either(
+      [isBoolean, oneOf(true)],
+      [
+        () => true,
+        object({
+          optional: {
+            freshMs: duration,
+            staleWhileRevalidateMs: duration,
+            staleIfErrorMs: duration,
+            vary: array(text(/^[A-Za-z0-9-]+$/, 'a field name')),
+            entryBytesMax: integer({ min: 1, max: 1_073_741_824 }),
+          },
+        }),
+      ],
+    ),
+  },
+})
+
 const route = object({
   required: { path: text(/^\//, "a path such as '/ws' or '/api/*'") },
   optional: {
@@ -96,10 +118,7 @@ const route = object({
     limit: oneOrMore(limit),
     auth,
     bodyBytesMax: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
-    cache: either(
-      [isText, oneOf('no-store', 'revalidate', 'immutable')],
-      [() => true, object({ required: { control: fieldValue } })],
-    ),
+    cache: either([isText, oneOf('no-store', 'revalidate', 'immutable', 'shared')], [() => true, cache]),
     headers,
     compress: oneOf(true, false),
     errors,

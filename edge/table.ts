@@ -183,8 +183,8 @@ export interface Policies {
   auth?: Auth
   /** The most bytes of a request body; then 413. Default 1,048,576. */
   bodyBytesMax?: number
-  /** Cache-Control of successful answers: a preset, or the field's value. */
-  cache?: CachePreset | { control: string }
+  /** Who keeps answers, and how long: clients, by their Cache-Control, or the gateway, for everybody ('shared'). */
+  cache?: CachePreset | Cache
   /** Security headers of this row, instead of the site's. */
   headers?: HeadersPreset | Record<string, string>
   /** Whether the upstream's texts are compressed on this row, instead of the site's. */
@@ -197,8 +197,32 @@ export interface Policies {
   responseHeaders?: HeaderEdits
 }
 
-/** no-store: never kept; revalidate: kept, asked for each time; immutable: kept a year. */
-export type CachePreset = 'no-store' | 'revalidate' | 'immutable'
+/**
+ * For clients: no-store: never kept; revalidate: kept, asked for each time; immutable: kept a year. shared: the gateway
+ * keeps the upstream's answers and gives them to all who may have them (RFC 9111).
+ */
+export type CachePreset = 'no-store' | 'revalidate' | 'immutable' | 'shared'
+
+/** One of them, or both: what clients are told, and what the gateway keeps as the upstream says. */
+export interface Cache {
+  /** Cache-Control of successful answers, as clients get it. */
+  control?: string
+  /** As the preset: true, or more about it. */
+  shared?: true | SharedCache
+}
+
+export interface SharedCache {
+  /** How long an answer is fresh that does not say so. Default: it is not kept. */
+  freshMs?: number
+  /** How long a stale answer is still sent while a new one is fetched behind it, where it does not say. Default 0. */
+  staleWhileRevalidateMs?: number
+  /** How long a stale answer stands in for an upstream that fails, where it does not say. Default 3,600,000. */
+  staleIfErrorMs?: number
+  /** Request fields that answers differ by, though the upstream has no Vary. */
+  vary?: string[]
+  /** A longer answer is not kept. Default 1,048,576. */
+  entryBytesMax?: number
+}
 
 export interface HeaderEdits {
   /** Fields that are replaced or added. */

@@ -1,7 +1,7 @@
 import type { Trace } from '../trace-context.ts'
 import type { RequestEdits } from '../compile.ts'
 import type { Exchange } from '../exchange.ts'
-import type { CachePreset, HeadersPreset, Route, Site } from '../table.ts'
+import type { CachePreset, HeadersPreset, Route, SharedCache, Site } from '../table.ts'
 
 /** The edits of an answer's fields that a row asks for, resolved at load. */
 export interface ResponseEdits {
@@ -47,7 +47,7 @@ const presets: Record<HeadersPreset, Record<string, string>> = {
 }
 
 /** RFC 9111 §5.2.2, RFC 8246. */
-const cachePresets: Record<CachePreset, string> = {
+const cachePresets: Record<Exclude<CachePreset, 'shared'>, string> = {
   'no-store': 'no-store',
   revalidate: 'no-cache',
   immutable: 'public, max-age=31536000, immutable',
@@ -56,22 +56,38 @@ const cachePresets: Record<CachePreset, string> = {
 export function toResponseEdits(site: Site, route: Route | undefined): ResponseEdits {
   const security = route?.headers ?? site.headers ?? 'basic'
   const { set = {}, remove = [] } = route?.responseHeaders ?? {}
-  const cacheControl =
-    route?.cache && (typeof route.cache === 'string' ? cachePresets[route.cache] : route.cache.control)
+  const shared = readShared(route?.cache)
   const limited = route?.limit ? ['ratelimit', 'ratelimit-policy'] : []
   const hsts = site.https ? ['strict-transport-security'] : []
   return {
     drops: new Set(
-      [...hopByHop, ...gatewayOnly, ...limited, ...hsts, ...Object.keys(set), ...remove].map((name) =>
-        name.toLowerCase(),
-      ),
+      [
+        ...hopByHop,
+        ...gatewayOnly,
+        ...limited,
+        ...hsts,
+        ...(shared ? ['cache-tag'] : []),
+        ...Object.keys(set),
+        ...remove,
+      ].map((name) => name.toLowerCase()),
     ),
     set: Object.entries(set).flat(),
     defaults: Object.entries(typeof security === 'string' ? presets[security] : security)
       .filter(([name]) => !remove.some((removed) => removed.toLowerCase() === name.toLowerCase()))
       .map((field) => ({ name: field[0].toLowerCase(), field })),
-    cacheControl,
+    cacheControl: toCacheControl(route?.cache),
   }
+}
+
+/** What a row says of the gateway's own cache, if it has one. */
+export function readShared(cache: Route['cache']): SharedCache | undefined {
+  if (typeof cache === 'string') return cache === 'shared' ? {} : undefined
+  return cache?.shared === true ? {} : cache?.shared
+}
+
+function toCacheControl(cache: Route['cache']): string | undefined {
+  if (typeof cache !== 'string') return cache?.control
+  return cache === 'shared' ? undefined : cachePresets[cache]
 }
 
 /** The fields an answer of the gateway itself carries: its own, then the row's and the policies'. */

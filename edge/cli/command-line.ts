@@ -28,10 +28,25 @@ export interface CommandLine {
   last: number
   /** serve: the listeners whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: Listener[]
+  /** purge: what to forget. */
+  selector: { url?: string; prefix?: string; tag?: string }
 }
 
 type Command = keyof typeof commands
-type Option = 'http' | 'https' | 'admin' | 'proxy-protocol' | 'header' | 'from' | 'golden' | 'log' | 'last' | 'json'
+type Option =
+  | 'http'
+  | 'https'
+  | 'admin'
+  | 'proxy-protocol'
+  | 'header'
+  | 'from'
+  | 'golden'
+  | 'log'
+  | 'last'
+  | 'json'
+  | 'url'
+  | 'prefix'
+  | 'tag'
 type Action = (typeof actions)[number]
 type Listener = 'http' | 'https'
 type ListenAddress = ReturnType<typeof readListenAddress>
@@ -47,6 +62,7 @@ export const usage = `daemun: an edge gateway that is one typed table
   daemun split   [[TABLE/]UPSTREAM [SIDE=WEIGHT… | rollout]] [--admin ADDR:PORT] [--json]
   daemun certs dev  [table.ts…]
   daemun certs list [table.ts…] [--json]
+  daemun purge   --url URL | --prefix URL | --tag TAG [--admin ADDR:PORT]
 
 No table means the five that ship with it. serve takes requests on 127.0.0.1:8080 and operators on
 127.0.0.1:9090. Variables come from the environment and from .env in the working folder.
@@ -62,6 +78,7 @@ const commands = {
   diff: ['log', 'last', 'golden', 'json'],
   split: ['admin', 'json'],
   certs: ['json'],
+  purge: ['url', 'prefix', 'tag', 'admin'],
   help: [],
 } as const satisfies Record<string, readonly Option[]>
 
@@ -79,6 +96,9 @@ const options = {
   log: { type: 'string' },
   last: { type: 'string' },
   json: { type: 'boolean' },
+  url: { type: 'string' },
+  prefix: { type: 'string' },
+  tag: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
 } as const
 
@@ -111,6 +131,7 @@ export function readCommandLine(args: string[]): CommandLine {
     log: values.log,
     last: readLast(values.last),
     proxyProtocol: readListeners(values['proxy-protocol'], values.https !== undefined),
+    selector: readSelectorOptions(command, values),
   }
 }
 
@@ -152,6 +173,22 @@ function refuseForeignOptions(command: Command, values: Partial<Record<Option, u
   if (!foreign) return
   const takes = own.length > 0 ? `only ${own.map((option) => `--${option}`).join(', ')}` : 'no options'
   throw new UsageError(`'${command}' does not take --${foreign}: it takes ${takes}`)
+}
+
+function readSelectorOptions(
+  command: Command,
+  { url, prefix, tag }: { url?: string; prefix?: string; tag?: string },
+): CommandLine['selector'] {
+  const selector = {
+    ...(url !== undefined && { url }),
+    ...(prefix !== undefined && { prefix }),
+    ...(tag !== undefined && { tag }),
+  }
+  if (command === 'purge' && Object.keys(selector).length !== 1)
+    throw new UsageError(
+      "purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
+    )
+  return selector
 }
 
 const isTableFile = (word: string): boolean => /\.[cm]?[jt]s$/.test(word) && !word.includes('://')

@@ -10,6 +10,7 @@ import { requiredVariables } from '../variables.ts'
 import { readCommandLine, usage } from './command-line.ts'
 import type { CommandLine } from './command-line.ts'
 import { createPaint } from './paint.ts'
+import { purge } from './purge.ts'
 import { showExplanation, showFaults, showRoutes, showSummary, toRoutesJson } from './show.ts'
 
 /** The program: one of its commands, and what its end is. */
@@ -19,6 +20,7 @@ async function main(args: string[]): Promise<void> {
     if (line.command === 'help') return say(usage)
     const config = readConfig()
     if (line.command === 'split') return await split(line, config)
+    if (line.command === 'purge') return say(await purge(line, config))
     const sources = await loadTables(line.tables)
     if (line.command === 'serve') {
       const compiled = await compileTables(sources, config)

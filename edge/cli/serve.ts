@@ -36,6 +36,7 @@ export async function serve(line: CommandLine, config: Config, compiled: Compile
     admin: line.admin,
     adminToken: config.adminToken,
     stateDirectory: config.stateDirectory,
+    cacheBytes: config.cacheBytes,
     accessLog: createLogSink(1),
     report,
   })

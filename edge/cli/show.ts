@@ -102,6 +102,7 @@ export function showExplanation(explanation: Explanation, paint: Paint): string 
       : '',
     section('action', showAction(action, paint)),
     action.kind === 'proxy' ? showUpstream(action, paint) : '',
+    action.kind === 'proxy' && action.cache !== null ? section('cache', paint.dim(action.cache)) : '',
     isProxied
       ? section(
           'limits',

@@ -1,5 +1,7 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
+import { readSelector } from '../cache/selector.ts'
+import type { Selector } from '../cache/selector.ts'
 import type { Gauge, Metrics } from '../metrics.ts'
 import type { SplitControl } from '../upstreams/split-control.ts'
 import { addPage } from './admin-page.ts'
@@ -16,6 +18,8 @@ export interface AdminState {
   /** Why no request should be sent here now; undefined when all is well. */
   notReady(): string | undefined
   gauges(): Gauge[]
+  /** Forgets kept answers, in every process; says how many. */
+  purge(selector: Selector): number | Promise<number>
 }
 
 export interface Admin {
@@ -40,6 +44,11 @@ export function startAdmin(state: AdminState, { host, port }: { host: string; po
     }),
   )
   addSplits(app, state.splits)
+  app.post('/purge', async (context) => {
+    const selector = readSelector(await context.req.json().catch(() => undefined))
+    if ('fault' in selector) return context.json({ code: 'malformed_selector', detail: selector.fault }, 400)
+    return context.json({ purged: await state.purge(selector) })
+  })
   return new Promise((resolve, reject) => {
     const server = serve({ fetch: app.fetch, hostname: host, port }, (address) =>
       resolve({

@@ -1,8 +1,8 @@
-import { brotliCompress, constants, gzip } from 'node:zlib'
+import { brotliCompress, constants, gzip, zstdCompress } from 'node:zlib'
 import type { CompressCallback } from 'node:zlib'
 
 interface Work {
-  coding: 'br' | 'gzip'
+  coding: 'br' | 'gzip' | 'zstd'
   body: Buffer
   done: (encoded: Buffer) => void
 }
@@ -26,6 +26,8 @@ function next(): void {
     next()
   }
   if (work.coding === 'gzip') return gzip(work.body, { level: 9 }, settle)
+  if (work.coding === 'zstd')
+    return zstdCompress(work.body, { params: { [constants.ZSTD_c_compressionLevel]: 12 } }, settle)
   const params = {
     [constants.BROTLI_PARAM_QUALITY]: 9,
     [constants.BROTLI_PARAM_SIZE_HINT]: work.body.length,

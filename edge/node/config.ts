@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readNetwork } from '../address.ts'
 import type { Network } from '../address.ts'
+import { limits } from '../limits.ts'
 import { findSecretFault } from '../token.ts'
 import type { Environment } from '../variables.ts'
 import { readHostName } from './known-hosts.ts'
@@ -23,6 +24,8 @@ export interface Config {
   stateDirectory: string | undefined
   /** DAEMUN_ADMIN_TOKEN: what changes on the admin listener are asked for with. */
   adminToken: string | undefined
+  /** DAEMUN_CACHE_BYTES: how much of upstreams' answers is kept. */
+  cacheBytes: number
 }
 
 /** What is wrong with the environment or the command line. */
@@ -48,6 +51,7 @@ export function readConfig(): Config {
     certificates: DAEMUN_CERTIFICATES || 'certs',
     stateDirectory: DAEMUN_STATE || undefined,
     adminToken: readAdminToken(DAEMUN_ADMIN_TOKEN),
+    cacheBytes: readCacheBytes(process.env['DAEMUN_CACHE_BYTES']),
   }
 }
 
@@ -58,6 +62,13 @@ function readAdminToken(token: string | undefined): string | undefined {
     : findSecretFault(token)
   if (fault) throw new UsageError(`DAEMUN_ADMIN_TOKEN ${fault.problem}: ${fault.fix}`)
   return token
+}
+
+function readCacheBytes(text: string | undefined): number {
+  if (!text) return limits.cacheBytesMax
+  const bytes = /^\d{1,12}$/.test(text) ? Number(text) : Number.NaN
+  if (Number.isNaN(bytes)) throw new UsageError(`DAEMUN_CACHE_BYTES is '${text}': write a whole number of bytes`)
+  return bytes
 }
 
 function readEnvFile(): void {

@@ -27,12 +27,29 @@ import { toBusyRefusal, toDeadlineRefusal, toFailure, toUpstreamRefusal } from '
  * Passes a request on and the answer back, as it comes: no body is held, back-pressure goes both ways, and whoever
  * leaves takes the other side along. An answer that breaks off is broken off for the client too.
  */
-export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join?: Join): void {
-  new Forwarding(plan, io, pool, finish, join).start()
+export function forward(
+  plan: ProxyPlan,
+  io: NodeIo,
+  pool: Pool,
+  finish: Finish,
+  { join, tap }: { join?: Join; tap?: Tap } = {},
+): void {
+  new Forwarding(plan, io, pool, finish, join, tap).start()
 }
 
 /** Takes over when the upstream has agreed to a WebSocket; says whether the handshake was good. */
 export type Join = (socket: Duplex, received: string[], server: string) => boolean
+
+/** Sees an answer come, to keep it or to answer the client instead. Each answer ends in one `end` or `fail`. */
+export interface Tap {
+  head(status: number, received: string[]): { keeps: boolean; takes: boolean }
+  /** A part of what it keeps; false: it wants no more of it. */
+  data(chunk: Buffer): boolean
+  /** All of it was there. */
+  end(): void
+  /** It broke off, or never began; true: the tap answers the client, who would be refused otherwise. */
+  fail(refusal?: Refusal): boolean
+}
 
 /** One request under way. A class, because clients call back on one object and this is the hottest path there is. */
 class Forwarding implements AnswerHandler {
@@ -41,6 +58,11 @@ class Forwarding implements AnswerHandler {
   readonly #servers: UpstreamServers
   readonly #finish: Finish
   readonly #join: Join | undefined
+  readonly #tap: Tap | undefined
+  /** The tap wants the body, however slow the client is and even when it leaves. */
+  #keeps = false
+  /** Came for nobody. */
+  #drained = 0
   #lease: Lease | undefined
   /** The server that is being asked. */
   #index = -1
@@ -70,12 +92,14 @@ class Forwarding implements AnswerHandler {
   #cause: string | undefined
   #settled = false
 
-  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join: Join | undefined) {
+  // oxlint-disable-next-line max-params
+  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join: Join | undefined, tap: Tap | undefined) {
     this.#plan = plan
     this.#io = io
     this.#servers = pool.of(plan.upstream)
     this.#finish = finish
     this.#join = join
+    this.#tap = tap
   }
 
   start(): void {
@@ -133,6 +157,7 @@ class Forwarding implements AnswerHandler {
     this.#status = status
     const { exchange, response: edits, compress } = this.#plan
     if ((status === 204 || status === 205) && hasContent(received)) return controller.abort(unexpectedContent)
+    if (this.#tap && this.#isTaken(this.#tap.head(status, received))) return
     // An answer before the whole body was read: what still comes would have to be read only to be thrown away.
     if (exchange.hasBody && !this.#io.request.complete) {
       this.#io.response.shouldKeepAlive = false
@@ -145,6 +170,7 @@ class Forwarding implements AnswerHandler {
   }
 
   onResponseData(controller: AnswerController, chunk: Buffer): void {
+    if (this.#tap && this.#isTapsOnly(this.#tap, controller, chunk)) return
     if (this.#encoder) return this.#encoder.write(chunk, controller)
     this.#bytes += chunk.length
     const held = this.#held
@@ -155,6 +181,8 @@ class Forwarding implements AnswerHandler {
 
   onResponseEnd(): void {
     this.#release()
+    if (this.#keeps) this.#tap?.end()
+    if (this.#tap && this.#settled) return
     if (this.#encoder) return this.#encoder.end()
     const held = this.#held
     this.#held = undefined
@@ -176,7 +204,10 @@ class Forwarding implements AnswerHandler {
   }
 
   onResponseError(error: Error): void {
-    if (this.#settled) return this.#drop()
+    if (this.#settled) {
+      this.#tap?.fail()
+      return this.#drop()
+    }
     if (error === unwantedStatus) {
       this.#drop()
       return this.#attempt(this.#next, 'fresh')
@@ -263,7 +294,7 @@ class Forwarding implements AnswerHandler {
 
   #write(chunk: Buffer, controller: AnswerController | undefined): void {
     this.#written = true
-    if (this.#io.response.write(chunk) || !controller) return
+    if (this.#io.response.write(chunk) || !controller || this.#keeps) return
     controller.pause()
     this.#io.response.once('drain', () => controller.resume())
   }
@@ -274,6 +305,24 @@ class Forwarding implements AnswerHandler {
     const compressed = toCompressed(this.#plan.exchange, status, headers)
     if (compressed.coding) this.#encoder = createEncoder(compressed.coding, this.#io.response)
     return compressed.headers
+  }
+
+  /** From here on the client is the tap's. */
+  #isTaken({ keeps, takes }: { keeps: boolean; takes: boolean }): boolean {
+    this.#keeps = keeps
+    if (!takes) return false
+    this.#settled = true
+    clearTimeout(this.#deadline)
+    return true
+  }
+
+  /** What nobody wants is read to its end, so that the connection can be kept, unless that is too much. */
+  #isTapsOnly(tap: Tap, controller: AnswerController, chunk: Buffer): boolean {
+    if (this.#keeps && !tap.data(chunk)) this.#keeps = false
+    if (!this.#settled) return false
+    if (!this.#keeps) this.#drained += chunk.length
+    if (this.#drained > limits.drainBytesMax) controller.abort(clientGone)
+    return true
   }
 
   #readBody(): boolean {
@@ -296,6 +345,7 @@ class Forwarding implements AnswerHandler {
   #refuse(refusal: Refusal): void {
     this.#settled = true
     clearTimeout(this.#deadline)
+    if (this.#tap?.fail(refusal)) return
     const server = this.#lease?.server
     const outcome = {
       refusal,
@@ -310,6 +360,8 @@ class Forwarding implements AnswerHandler {
 
   /** The client must see that this is not the whole answer: no last chunk, no clean end. */
   #cut(error: Error): void {
+    this.#tap?.fail()
+    if (this.#settled) return
     this.#end = this.#timedOut ? 'timed_out' : isStalled(error) ? 'stalled' : 'upstream_cut'
     const held = this.#held
     this.#held = undefined
@@ -349,7 +401,8 @@ class Forwarding implements AnswerHandler {
     this.#encoder?.destroy()
     if (!response.writableFinished) {
       if (this.#end === 'done') this.#end = this.#io.stalled ? 'stalled' : 'client_gone'
-      this.#controller?.abort(clientGone)
+      if (this.#keeps) this.#controller?.resume()
+      else this.#controller?.abort(clientGone)
       this.#body?.destroy(clientGone)
     }
     const outcome: Outcome = { status: this.#status, bytes: this.#encoder?.bytes ?? this.#bytes, end: this.#end }

@@ -15,6 +15,8 @@ import { createAssets } from './assets.ts'
 import type { NodeIo } from './exchange-io.ts'
 import { forward } from './forward.ts'
 import type { Pool } from './pool.ts'
+import type { ResponseCache } from './response-cache.ts'
+import { serveCached } from './serve-cached.ts'
 import { joinWebSocket } from './upgrade.ts'
 import type { Tracer } from './tracer.ts'
 import type { Tunnel } from './upgrade.ts'
@@ -33,11 +35,13 @@ export interface NodeRuntimeOptions {
   log: (line: string) => void
   /** Joined WebSockets. */
   tunnels: Set<Tunnel>
+  /** Answers of upstreams that are kept. */
+  cache: ResponseCache
 }
 
 /** The runtime on Node: sockets, memory and files. */
 export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, void> {
-  const { metrics, log, pool, splits, tunnels } = options
+  const { metrics, log, pool, splits, tunnels, cache } = options
   const facts = createNodeFacts(options)
   const assets = createAssets()
 
@@ -67,6 +71,7 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
       if (plan.websocket) return joinWebSocket(plan, io, pool, finish, tunnels)
       // Nobody joins it: what it sends is thrown away, so that it is noticed when it leaves.
       io.upgrade?.socket.resume().once('end', () => io.upgrade?.socket.destroy())
+      if (plan.cache) return serveCached(plan, plan.cache, io, { cache, pool, finish })
       forward(plan, io, pool, finish)
     }),
     readAsset: unlessLost((plan, io) => {

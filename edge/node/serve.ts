@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import type { Server } from 'node:http'
 import type { AddressInfo, Server as NetServer } from 'node:net'
 import type { Network } from '../address.ts'
+import type { Selector } from '../cache/selector.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
 import type { Explanation } from '../explain.ts'
@@ -25,6 +26,7 @@ import type { Pool } from './pool.ts'
 import { requireProxyHeader } from './proxy-protocol.ts'
 import type { ProxyFault } from './proxy-protocol.ts'
 import { startHealthChecks } from './health-checks.ts'
+import { createResponseCache } from './response-cache.ts'
 import { createNodeRuntime } from './runtime.ts'
 import { startSplits } from './splits.ts'
 import { createTlsListener } from './tls.ts'
@@ -51,6 +53,8 @@ export interface ServeOptions {
   stateDirectory?: string | undefined
   /** How often rollouts are judged. Default limits.rolloutJudgeMs. */
   judgeMs?: number
+  /** How many bytes of answers are kept at most. Default `limits.cacheBytesMax`. */
+  cacheBytes?: number | undefined
   /** Takes the access log. */
   accessLog: LogSink
   /** Takes what operators should hear of, a line at a time. */
@@ -72,6 +76,8 @@ export interface RunningGateway {
   /** The port that TLS is taken on. */
   httpsPort: number | undefined
   adminUrl: string
+  /** Forgets kept answers; says how many. */
+  purge(selector: Selector): number
   /** Takes no new connections, lets open requests end within `limits.drainMs`, says goodbye to WebSockets. */
   stop(): Promise<void>
 }
@@ -91,10 +97,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
   })
   for (const upstream of compiled.upstreams) pool.of(upstream)
   const tunnels = new Set<Tunnel>()
+  const cache = createResponseCache({ bytesMax: options.cacheBytes })
   const log = (line: string): void => accessLog.write(line)
   const ports = options.https && { http: options.http.port, https: options.https.port }
   const splits = startSplits({ ...compiled, ...options, directory: options.stateDirectory })
-  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels, splits: splits.tally })
+  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels, cache, splits: splits.tally })
   const gateway = createGateway(compiled, runtime)
   let draining = false
 
@@ -181,9 +188,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
           help: 'Access-log lines that the reader was too slow for.',
           value: accessLog.dropped(),
         },
+        ...cache.gauges(),
         ...(tls?.gauges() ?? []),
         ...toProxyGauges(proxyFaults),
       ],
+      purge: cache.purge,
     },
     options.admin,
   ).catch((error: unknown) => {
@@ -220,7 +229,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     await accessLog.flush()
   }
 
-  return { port, httpsPort: tls?.port, adminUrl: admin.url, stop }
+  return { port, httpsPort: tls?.port, adminUrl: admin.url, purge: cache.purge, stop }
 }
 
 const idleSweepMs = 50

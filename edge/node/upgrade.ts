@@ -7,6 +7,7 @@ import type { ProxyPlan } from '../plan.ts'
 import type { Outcome } from '../runtime.ts'
 import type { Finish, NodeIo } from './exchange-io.ts'
 import { forward } from './forward.ts'
+import type { Join } from './forward.ts'
 import type { Pool } from './pool.ts'
 
 /** A WebSocket whose two connections are joined. */
@@ -25,14 +26,15 @@ export function joinWebSocket(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: F
   const client = io.upgrade.socket
   const early = collect(client, io.upgrade.head)
 
-  forward(plan, io, pool, finish, (socket, received, server) => {
+  const agree: Join = (socket, received, server) => {
     if (fieldValue(received, 'sec-websocket-accept') !== toAccept(key)) return false
     if (fieldValue(received, 'upgrade')?.toLowerCase() !== 'websocket') return false
     early.stop()
     const headers = toClientHeaders(plan.exchange, plan.response, 101, received)
     join({ plan, client, head: early.bytes(), socket, headers, finish, tunnels, server })
     return true
-  })
+  }
+  forward(plan, io, pool, finish, { join: agree })
 }
 
 /** Reads what a client says too early, so that it is noticed when it leaves; keeps only so much of it. */

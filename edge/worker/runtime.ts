@@ -136,6 +136,7 @@ function toZonePlan({ exchange, path, response }: FilesPlan): ProxyPlan {
     retry: { attempts: 1, statuses: [] },
     idleMs: limits.websocketIdleMs,
     compress: false,
+    cache: undefined,
     response,
   }
 }

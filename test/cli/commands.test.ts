@@ -70,12 +70,15 @@ describe.concurrent('daemun', () => {
 
   it.each([
     [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
-    [['deploy'], "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, split, certs, help"],
+    [
+      ['deploy'],
+      "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, split, certs, purge, help",
+    ],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
     [
       ['serve', '-x'],
-      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --help",
+      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --url, --prefix, --tag, --help",
     ],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
@@ -110,6 +113,12 @@ describe.concurrent('daemun', () => {
     ],
     [['check', 'throwing.ts'], '✗ throwing.ts:3 cannot be read as a table: no table today'],
     [['check', 'empty.ts'], "✗ empty.ts exports no table: write 'export default { … } satisfies Table'"],
+    [
+      ['purge', '--url', 'https://h/', '--tag', 'x'],
+      "✗ purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
+    ],
+    [['purge', '--tag', 'x'], '✗ DAEMUN_ADMIN_TOKEN is not set: it must be the one that the gateway was started with'],
+    [['check', '--tag', 'x'], "✗ 'check' does not take --tag: it takes no options"],
     [['explain'], "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'"],
     [
       ['explain', 'get', 'https://h/'],

@@ -91,7 +91,13 @@ async function findPorts(): Promise<Ports> {
   return {
     of: (port) => Number(there.get(String(port)) ?? port),
     // What listens on the port by default is told so here.
-    toHere: (text) => replace(text.replace(/daemun -- serve(?!.*--http).*/g, '$& --http 8080 --admin 9090'), there),
+    toHere: (text) =>
+      replace(
+        text
+          .replace(/daemun -- serve(?!.*--http).*/g, '$& --http 8080 --admin 9090')
+          .replace(/daemun -- purge(?!.*--admin).*/g, '$& --admin 9090'),
+        there,
+      ),
     toPage: (text) => replace(text, back),
   }
 }
