@@ -29,6 +29,8 @@ export interface CacheStore {
   findAny(url: string, row: string): Entry | undefined
   /** Keeps it instead of those that the same requests would get. */
   put(entry: Omit<Entry, 'forms' | 'text'>): Entry
+  /** The same body with another head: it was brought up to date. */
+  update(entry: Entry, head: StoredHead): Entry
   /** Keeps a form of an entry, if there is room. */
   putForm(entry: Entry, coding: string, body: Buffer): void
   remove(entry: Entry): void
@@ -40,6 +42,7 @@ export interface CacheStore {
 }
 
 interface Slot extends Entry {
+  head: StoredHead
   bytes: number
   /** Asked for since the hand came by. */
   wanted: boolean
@@ -96,6 +99,17 @@ export function createCacheStore(bytesMax: number): CacheStore {
     return slot
   }
 
+  function update(entry: Entry, head: StoredHead): Entry {
+    const slot = entry as Slot
+    if (slot.gone) return put({ ...entry, head })
+    const more = toBytes(slot.url, head, slot.body) - toBytes(slot.url, slot.head, slot.body)
+    slot.head = head
+    slot.bytes += more
+    bytes += more
+    evict()
+    return slot
+  }
+
   function evict(): void {
     while (bytes > bytesMax && oldest) {
       let slot: Slot = hand ?? oldest
@@ -145,6 +159,7 @@ export function createCacheStore(bytesMax: number): CacheStore {
     find,
     findAny: (url, row) => urls.get(url)?.find((slot) => slot.row === row),
     put,
+    update,
     putForm,
     remove,
     purge,

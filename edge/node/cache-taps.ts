@@ -4,12 +4,12 @@ import { isError, mayServeOnError } from '../cache/judge.ts'
 import { toChangedUrl } from '../cache/selector.ts'
 import type { Selector } from '../cache/selector.ts'
 import { isUnmodified } from '../cache/serve-stored.ts'
-import { freshen, toStoredHead } from '../cache/stored-head.ts'
+import { toReceivedStep } from '../cache/received-step.ts'
 import type { StoredHead } from '../cache/stored-head.ts'
 import { fieldValue } from '../exchange.ts'
 import { limits } from '../limits.ts'
 import type { Entry } from './cache-store.ts'
-import type { Tap } from './forward.ts'
+import type { Hold, Tap } from './forward.ts'
 import type { Fill } from './response-cache.ts'
 import type { Serving } from './serve-cached.ts'
 
@@ -52,20 +52,18 @@ export function createFillTap({ serving, key, known, reason, fill, sent }: FillP
   let chunks: Buffer[] = []
   let bytes = 0
 
-  function onHead(status: number, headers: string[]): { keeps: boolean; takes: boolean } {
+  function onHead(status: number, headers: string[]): Hold {
     const received = { status, headers, sent, askedAt, receivedAt: cache.now() }
-    if (known && status === 304) {
-      const fresh = freshen(use, known.head, received)
-      return fresh ? onUnmodified(known, fresh) : onUnknown(known)
+    const step = toReceivedStep(use, known?.head, received)
+    if (known) {
+      if (step.do === 'update' && !fill.cancelled) return update(known, step.head)
+      if (step.do === 'update' || step.do === 'release')
+        return release(known, 'refused' in step ? step.refused : 'purged')
+      if (step.do === 'again') return askAgain(known)
+      if (step.do === 'stand-in') return standIn(known, status)
     }
-    if (known && isError(status) && mayServeOnError(use, known.head, received.receivedAt)) {
-      onFailure()
-      serving.sendStale(known, { reason, status, detail: 'the upstream fails' })
-      return forNobody
-    }
-    const stored = toStoredHead(use, received)
-    const refused = 'refused' in stored ? stored.refused : findRefusal(status, headers)
-    if (known && refused !== undefined && !isError(status)) cache.store.remove(known)
+    const stored = step.do === 'keep' ? step.head : undefined
+    const refused = stored ? findRefusal(status, headers) : step.do === 'pass' ? step.refused : ''
     serving.say(
       toForwardStatus({
         reason,
@@ -73,49 +71,54 @@ export function createFillTap({ serving, key, known, reason, fill, sent }: FillP
         ...(refused === undefined ? { stored: true } : { detail: refused }),
       }),
     )
-    if ('refused' in stored || refused !== undefined) pass(!isError(status))
-    else {
-      head = stored
-      fill.tags = stored.tags
+    if (!stored || refused !== undefined) {
+      if (known && !isError(status)) cache.store.remove(known)
+      pass(!isError(status))
+      return forClient
     }
-    return forBothOr(head)
-  }
-
-  /** The client's own condition is met by the answer that is being fetched for all. */
-  function forBothOr(stored: StoredHead | undefined): { keeps: boolean; takes: boolean } {
-    if (!stored) return forClient
+    head = stored
+    fill.tags = stored.tags
+    // The client's own condition may be met by the answer that is being fetched for all.
     if (!isUnmodified(plan.exchange, stored)) return forBoth
     serving.sendUnmodified(stored)
     return forStore
   }
 
-  function onUnmodified(entry: Entry, fresh: StoredHead | { refused: string }): { keeps: boolean; takes: boolean } {
-    cache.store.remove(entry)
-    if ('refused' in fresh || fill.cancelled) {
-      serving.sendRevalidated(entry, { reason, status: 304, ...('refused' in fresh && { detail: fresh.refused }) })
-      pass(true)
-      return forNobody
-    }
-    const updated = cache.store.put({ ...entry, head: fresh })
+  function update(entry: Entry, fresh: StoredHead): Hold {
+    const updated = cache.store.update(entry, fresh)
     serving.sendRevalidated(updated, { reason, status: 304, stored: true })
     settleKept(fresh)
     return forNobody
   }
 
-  /** The upstream speaks of an answer that is not the one that was asked about: it is asked again, for all of it. */
-  function onUnknown(entry: Entry): { keeps: boolean; takes: boolean } {
+  function release(entry: Entry, detail: string): Hold {
+    cache.store.remove(entry)
+    serving.sendRevalidated(entry, { reason, status: 304, detail })
+    pass(true)
+    return forNobody
+  }
+
+  function askAgain(entry: Entry): Hold {
     cache.store.remove(entry)
     fill.settle({ kind: 'again' })
     serving.serve()
     return forNobody
   }
 
+  function standIn(entry: Entry, status: number): Hold {
+    onFailure()
+    serving.sendStale(entry, { reason, status, detail: 'the upstream fails' })
+    return forNobody
+  }
+
+  /** What only shows as it comes. */
   function findRefusal(status: number, headers: string[]): string | undefined {
     if (fill.cancelled) return 'purged'
-    const length = fieldValue(headers, 'content-length')
-    if (Number(length ?? 0) > use.cache.entryBytesMax) return 'too large'
     // Where the end is that of the connection, nobody can tell it from a cut.
-    const hasEnd = length !== undefined || fieldValue(headers, 'transfer-encoding') !== undefined || status === 204
+    const hasEnd =
+      fieldValue(headers, 'content-length') !== undefined ||
+      fieldValue(headers, 'transfer-encoding') !== undefined ||
+      status === 204
     return hasEnd ? undefined : 'no end'
   }
 

@@ -42,13 +42,19 @@ export type Join = (socket: Duplex, received: string[], server: string) => boole
 
 /** Sees an answer come, to keep it or to answer the client instead. Each answer ends in one `end` or `fail`. */
 export interface Tap {
-  head(status: number, received: string[]): { keeps: boolean; takes: boolean }
+  head(status: number, received: string[]): Hold
   /** A part of what it keeps; false: it wants no more of it. */
   data(chunk: Buffer): boolean
   /** All of it was there. */
   end(): void
   /** It broke off, or never began; true: the tap answers the client, who would be refused otherwise. */
   fail(refusal?: Refusal): boolean
+}
+
+/** Whether the tap keeps the body as it comes, and whether it answers the client itself. */
+export interface Hold {
+  keeps: boolean
+  takes: boolean
 }
 
 /** One request under way. A class, because clients call back on one object and this is the hottest path there is. */
@@ -308,7 +314,7 @@ class Forwarding implements AnswerHandler {
   }
 
   /** From here on the client is the tap's. */
-  #isTaken({ keeps, takes }: { keeps: boolean; takes: boolean }): boolean {
+  #isTaken({ keeps, takes }: Hold): boolean {
     this.#keeps = keeps
     if (!takes) return false
     this.#settled = true

@@ -2,11 +2,11 @@ import type { CachePlan, UseCache } from '../cache/cache-plan.ts'
 import { toForwardStatus, toHitStatus } from '../cache/cache-status.ts'
 import type { CacheVerdict, Forwarded, ForwardReason } from '../cache/cache-status.ts'
 import type { StoredHead } from '../cache/stored-head.ts'
-import { judgeStored, mayServeOnError } from '../cache/judge.ts'
+import { mayServeOnError } from '../cache/judge.ts'
+import { notCached, toLookupStep } from '../cache/lookup.ts'
 import { toFillHeaders } from '../cache/fill-headers.ts'
 import { toVariant } from '../cache/vary.ts'
 import type { Refusal } from '../error.ts'
-import { fieldValue } from '../exchange.ts'
 import { refuse } from '../gateway.ts'
 import type { ProxyPlan } from '../plan.ts'
 import { sendAnswer } from './answer.ts'
@@ -70,21 +70,21 @@ export class Serving {
   serve(): void {
     const { plan, use, cache } = this
     const entry = cache.store.find(use.url, use.cache.row, plan.headers)
+    const hasOthers = cache.store.findAny(use.url, use.cache.row) !== undefined
     const now = cache.now()
-    const judgement = entry && judgeStored(use, entry.head, now)
-    if (entry && (judgement?.use === 'fresh' || judgement?.use === 'refresh')) {
-      this.sendHit(entry, judgement.ttl)
-      if (judgement.use === 'refresh') this.#refresh(entry)
+    const step = toLookupStep(plan.exchange, use, { kept: entry?.head, hasOthers, now })
+    if (step.do === 'send' && entry) {
+      this.sendHit(entry, step.ttl)
+      if (step.refreshes) this.#refresh(entry)
       return
     }
-    if (use.directives.has('only-if-cached')) return this.#refuse(notCached)
-    const known = judgement?.use === 'validate' ? entry : undefined
-    const reason = judgement?.forward ?? (cache.store.findAny(use.url, use.cache.row) ? 'vary-miss' : 'uri-miss')
+    if (step.do === 'refuse') return this.#refuse(notCached, step.reason)
+    if (step.do !== 'fetch') return this.#passOn(step.do === 'pass' ? step.reason : 'uri-miss')
+    const known = step.validates ? entry : undefined
+    const { reason } = step
     const key = this.#toKey(known)
     if (known && cache.noted(key) === 'failed' && mayServeOnError(use, known.head, now))
       return this.sendStale(known, { reason, detail: 'the upstream has just failed' })
-    if (plan.exchange.method === 'HEAD' || (!known && fieldValue(plan.exchange.headers, 'range') !== undefined))
-      return this.#passOn(reason)
     if (!this.#join(key, known, reason)) this.#fetch(key, known, reason)
   }
 
@@ -160,7 +160,7 @@ export class Serving {
       return this.sendStale(known, { reason: 'stale', collapsed: true, detail: 'the upstream fails' })
     if (kind === 'failed') {
       this.#alone = true
-      if (refusal) return this.#refuse(refusal)
+      if (refusal) return this.#refuse(refusal, known ? 'stale' : 'uri-miss', true)
     }
     this.serve()
   }
@@ -191,14 +191,11 @@ export class Serving {
     forward(this.plan, this.io, this.#pool, this.finish)
   }
 
-  #refuse(refusal: Refusal): void {
-    this.say(toForwardStatus({ reason: 'uri-miss', ...(this.#waits > 0 && { collapsed: true }) }))
+  #refuse(refusal: Refusal, reason: ForwardReason, collapsed = false): void {
+    this.say(toForwardStatus({ reason, collapsed }))
     const answer = refuse(this.plan.exchange, refusal)
     sendAnswer(answer, this.io, this.finish, { refusal }, this.plan)
   }
 }
 
 const nothing = Buffer.alloc(0)
-
-/** RFC 9111 §5.2.1.7. */
-const notCached: Refusal = { code: 'not_cached', detail: 'only-if-cached was asked for, and nothing fits' }

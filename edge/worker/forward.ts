@@ -14,6 +14,17 @@ import type { Target } from './target.ts'
 /** What bounds one subrequest. */
 type Bounds = Pick<ProxyPlan, 'readTimeoutMs' | 'bodyBytesMax' | 'websocket' | 'timeoutMs' | 'retry'>
 
+/** Sees an answer come, to keep it or to answer the client instead. */
+export interface Tap {
+  /** The client's answer instead of this one, of whose body no more is read then but by the tap. */
+  head(answer: Response, received: string[]): Response | Promise<Response> | undefined
+  data(chunk: Uint8Array): void
+  /** All of it was there. */
+  end(): void
+  /** There is none; what the client gets instead of the refusal. */
+  fail(refusal: Refusal): Response | undefined
+}
+
 /**
  * Passes a request on and the answer back, as it comes. Whoever leaves takes the other side along; an answer that breaks
  * off is broken off for the client too.
@@ -23,7 +34,7 @@ export async function forward(
   target: Target,
   { request, context }: WorkerIo,
   account: Finish,
-  bounds: Bounds = plan,
+  { bounds = plan, tap }: { bounds?: Bounds; tap?: Tap } = {},
 ): Promise<Response> {
   const { exchange } = plan
   const finish: Finish = (finished, outcome) => {
@@ -70,10 +81,14 @@ export async function forward(
     sink: WritableStream<Uint8Array>,
     head: Omit<Outcome, 'bytes' | 'end'>,
   ): Promise<void> {
-    const onChunk = (): void => watch.pause()
+    const onChunk = (_total: number, chunk: Uint8Array | undefined): void => {
+      watch.pause()
+      if (chunk) tap?.data(chunk)
+    }
     const { end, bytes, error } = await pump(source, sink, { beforeRead: watch.heard, onChunk })
     watch.stop()
-    if (end !== 'done') controller.abort(error)
+    if (end === 'done') tap?.end()
+    else controller.abort(error)
     finish(plan, toOutcome({ ...head, bytes, ...toEnd(end, fault) }))
   }
 
@@ -109,7 +124,16 @@ export async function forward(
     const answer = await ask()
     exchange.answerHeaders.push(...toServerTiming(exchange, performance.now(), performance.now() - sentAt))
     const head = { status: answer.status, upstreamMs: performance.now() - sentAt }
-    const edited = toClientHeaders(exchange, plan.response, answer.status, toReceived(answer.headers))
+    const received = toReceived(answer.headers)
+    const taken = tap?.head(answer, received)
+    if (taken) {
+      watch.stop()
+      clearTimeout(deadline)
+      target.end()
+      if (!answer.bodyUsed) await answer.body?.cancel()
+      return await taken
+    }
+    const edited = toClientHeaders(exchange, plan.response, answer.status, received)
     const responseInit = toResponseInit(answer.status, edited)
     if (answer.webSocket) {
       watch.stop()
@@ -118,6 +142,7 @@ export async function forward(
     }
     if (!answer.body || isNullBody(answer.status)) {
       watch.stop()
+      tap?.end()
       finish(plan, toOutcome({ ...head, bytes: 0, end: 'done' }))
       return new Response(null, responseInit)
     }
@@ -133,6 +158,12 @@ export async function forward(
     }
     if (fault === 'silent' || fault === 'late') target.failed('silent', fault)
     const refusal = fault ? refusals[fault](bounds) : toUnreachable(target.attempts())
+    const instead = tap?.fail(refusal)
+    if (instead) {
+      clearTimeout(deadline)
+      target.end()
+      return instead
+    }
     return toRefusal(plan, refusal, finish, { ...toServer(), ...(!fault && { cause: toCause(error) }) })
   }
 }

@@ -20,6 +20,16 @@ export interface Fetcher {
   fetch(url: string, init?: RequestInit): Promise<Response>
 }
 
+/** The platform's cache of answers, of the place where the Worker runs. */
+export interface PlatformCache {
+  match(url: string): Promise<Response | undefined>
+  put(url: string, answer: Response): Promise<void>
+  delete(url: string): Promise<boolean>
+}
+
+export const platformCache = (): PlatformCache =>
+  (globalThis as unknown as { caches: { default: PlatformCache } }).caches.default
+
 /** What a request came on. */
 export interface WorkerIo {
   request: Request

@@ -8,7 +8,7 @@ export interface Pumped {
 export interface PumpOptions {
   /** Before each read, and with what it brought; what it throws ends the transfer as a failed read. */
   beforeRead?: () => void
-  onChunk?: (total: number) => void
+  onChunk?: (total: number, chunk: Uint8Array | undefined) => void
 }
 
 /**
@@ -31,7 +31,7 @@ export async function pump(
       beforeRead?.()
       chunk = (await reader.read()).value
       bytes += chunk?.byteLength ?? 0
-      onChunk?.(bytes)
+      onChunk?.(bytes, chunk)
     } catch (error) {
       await Promise.all([writer.abort(error).catch(ignore), reader.cancel(error).catch(ignore)])
       return { end: 'read_failed', bytes, error }

@@ -10,6 +10,8 @@ import { toAnswer, toRefusal } from './answer.ts'
 import { readAsset, toAssetFolder } from './assets.ts'
 import { dropSideFields } from '../upstreams/split.ts'
 import { forward } from './forward.ts'
+import { serveCached } from './serve-cached.ts'
+import type { Ask } from './serve-cached.ts'
 import { toUpstream, toZone } from './target.ts'
 import { createWorkerLimiter } from './limiter.ts'
 import type { Bindings } from './limiter.ts'
@@ -38,8 +40,13 @@ export function createWorkerRuntime(bindings: Bindings): Runtime<WorkerIo, Respo
     answer: (plan) => toAnswer(plan, finish),
     async forward(plan, io) {
       if (isZone && plan.side) dropSideFields(plan.exchange, plan.side.split)
-      const target = isZone ? await toZone(plan.exchange, Date.now()) : toUpstream(plan)
-      return 'code' in target ? toRefusal(plan, target, finish) : forward(plan, target, io, finish)
+      if (isZone) return forward(plan, await toZone(plan.exchange, Date.now()), io, finish)
+      const ask: Ask = async (asked, account, tap) => {
+        const target = toUpstream(asked)
+        if (!('code' in target)) return forward(asked, target, io, account, tap && { tap })
+        return tap?.fail(target) ?? toRefusal(asked, target, account)
+      }
+      return plan.cache ? serveCached(plan, plan.cache, io, { ask, finish, now: Date.now }) : ask(plan, finish)
     },
     async readAsset(plan, io) {
       // A folder of the VM, such as the one for certificate challenges.

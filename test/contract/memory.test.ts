@@ -6,6 +6,8 @@ import { createLocalLimiter } from '#edge/local-limiter.ts'
 import type { ProxyPlan } from '#edge/plan.ts'
 import type { Runtime } from '#edge/runtime.ts'
 import { answerAsOrigin } from '../support/origin.ts'
+import type { OriginAnswer } from '../support/origin.ts'
+import { createMemoryCache } from './memory-cache.ts'
 import { runSuite } from './suite.ts'
 import type { ContractRequest, ContractResponse } from './suite.ts'
 import { tables } from './tables.ts'
@@ -16,6 +18,7 @@ const wire = 'there is no connection in memory'
 runSuite('memory', {
   async start(environment, origin) {
     const options = { environment, development: true }
+    const cache = createMemoryCache()
     const gateway = createGateway(
       await compileTables(
         tables.map((table) => ({ table })),
@@ -67,13 +70,24 @@ runSuite('memory', {
           limit: { name: 'attempts', value: 1 },
         } as const
         if (upstream.servers[0]?.origin !== originUrl) return runtime.answer(refuse(exchange, refusal), { body })
-        const answer = answerAsOrigin({ method: exchange.method, target, headers, body })
-        if (!answer) throw new Error(`the origin in memory does not know ${target}`)
-        return toResponse(
-          answer.status,
-          toClientHeaders(exchange, plan.response, answer.status, answer.headers),
-          answer.body,
-        )
+        const asked = (sent: string[]): OriginAnswer => {
+          const answer = answerAsOrigin({ method: exchange.method, target, headers: sent, body })
+          if (!answer) throw new Error(`the origin in memory does not know ${target}`)
+          return answer
+        }
+        const pass = (answer: OriginAnswer): ContractResponse =>
+          toResponse(
+            answer.status,
+            toClientHeaders(exchange, plan.response, answer.status, answer.headers),
+            answer.body,
+          )
+        if (!plan.cache) return pass(asked(headers))
+        return cache.serve(plan, plan.cache, {
+          ask: asked,
+          pass,
+          respond: toResponse,
+          refuse: (why) => runtime.answer(refuse(exchange, why), { body }),
+        })
       }
 
       return runtime

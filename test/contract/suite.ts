@@ -3,6 +3,7 @@ import type { Environment } from '#edge/variables.ts'
 import { startOrigin } from '../support/origin.ts'
 import type { Echo, Origin } from '../support/origin.ts'
 import { auth } from './cases/auth.ts'
+import { cache } from './cases/cache.ts'
 import { edges } from './cases/edges.ts'
 import { errors } from './cases/errors.ts'
 import { files } from './cases/files.ts'
@@ -33,6 +34,7 @@ const groups: Record<string, Case[]> = {
   traces,
   upstreams,
   sides,
+  cache,
   WebSockets: webSockets,
   'trusted edges': edges,
   'access log': logs,

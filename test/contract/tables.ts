@@ -54,6 +54,12 @@ const shop: Table = {
         { path: '/wire/*', bodyBytesMax: 10_000_000, proxy: { to: 'origin' } },
         { path: '/wire/silent', proxy: { to: 'origin', readTimeoutMs: 250 } },
         { path: '/wire/stall', proxy: { to: 'origin', readTimeoutMs: 250 } },
+        { path: '/cache/*', cache: 'shared', proxy: { to: 'origin' } },
+        {
+          path: '/cache/ruled/*',
+          cache: { shared: { freshMs: 60_000, vary: ['X-Tenant'], entryBytesMax: 100 }, control: 'no-cache' },
+          proxy: { to: 'origin' },
+        },
         { path: '/dead', proxy: { to: 'dead' } },
         { path: '/half/*', proxy: { to: 'half', path: '/echo/half' } },
         { path: '/first-dead/*', proxy: { to: 'first-dead', path: '/echo/dead' } },

@@ -50,7 +50,7 @@ interface Kept {
   status?: number
   /** Of the request that the answer is for, and of the one that comes later. */
   asked?: Fields
-  then?: Fields
+  later?: Fields
   /** Seconds between them. */
   after?: number
   rule?: Partial<CompiledCache>
@@ -71,11 +71,11 @@ function store(answer: Fields, { status = 200, asked = {}, rule: own }: Kept): S
 }
 
 /** What becomes of the second of two requests. */
-function use(answer: Fields, kept: Kept = {}): string {
+function becomeOf(answer: Fields, kept: Kept = {}): string {
   const stored = store({ Date: at(0), ...answer }, kept)
   if (typeof stored === 'string') return stored
-  const { then = {}, after = 0 } = kept
-  const exchange = toExchange(then)
+  const { later = {}, after = 0 } = kept
+  const exchange = toExchange(later)
   const plan = planOf(exchange, kept.rule)
   if (typeof plan === 'string') return plan
   if (!matchesVariant(stored.variant, exchange.headers)) return 'another variant'
@@ -161,11 +161,16 @@ const rows: Record<string, Row[]> = {
       { asked: { Authorization: 'Bearer a' } },
       'not kept: private',
     ],
-    ['Authorization later', cached('max-age=60'), { then: { Authorization: 'Bearer a' } }, 'unusable'],
-    ['Authorization later, and public', cached('public, max-age=60'), { then: { Authorization: 'Bearer a' } }, 'fresh'],
+    ['Authorization later', cached('max-age=60'), { later: { Authorization: 'Bearer a' } }, 'unusable'],
+    [
+      'Authorization later, and public',
+      cached('public, max-age=60'),
+      { later: { Authorization: 'Bearer a' } },
+      'fresh',
+    ],
     ['a cookie', cached('max-age=60'), { asked: { Cookie: 'a=1' } }, 'not kept: not said to be public'],
     ['a cookie, and public', cached('public, max-age=60'), { asked: { Cookie: 'a=1' } }, 'fresh'],
-    ['a cookie later', cached('max-age=60'), { then: { Cookie: 'a=1' } }, 'unusable'],
+    ['a cookie later', cached('max-age=60'), { later: { Cookie: 'a=1' } }, 'unusable'],
     [
       'a cookie, and the row says how long',
       {},
@@ -183,34 +188,34 @@ const rows: Record<string, Row[]> = {
     ['the address', cached('public, max-age=60', { Vary: 'X-Forwarded-For' }), {}, 'not kept: Vary'],
     ['the subject', cached('public, max-age=60', { Vary: 'X-User-Id' }), {}, 'not kept: Vary'],
     ['no name', cached('max-age=60', { Vary: 'a b' }), {}, 'not kept: Vary'],
-    ['the same', cached('max-age=60', { Vary: 'Foo' }), { asked: { Foo: '1' }, then: { Foo: '1' } }, 'fresh'],
-    ['another', cached('max-age=60', { Vary: 'Foo' }), { asked: { Foo: '1' }, then: { Foo: '2' } }, 'another variant'],
-    ['none at first', cached('max-age=60', { Vary: 'Foo' }), { then: { Foo: '1' } }, 'another variant'],
+    ['the same', cached('max-age=60', { Vary: 'Foo' }), { asked: { Foo: '1' }, later: { Foo: '1' } }, 'fresh'],
+    ['another', cached('max-age=60', { Vary: 'Foo' }), { asked: { Foo: '1' }, later: { Foo: '2' } }, 'another variant'],
+    ['none at first', cached('max-age=60', { Vary: 'Foo' }), { later: { Foo: '1' } }, 'another variant'],
     ['none later', cached('max-age=60', { Vary: 'Foo' }), { asked: { Foo: '1' } }, 'another variant'],
     ['none both times', cached('max-age=60', { Vary: 'Foo' }), {}, 'fresh'],
-    ['an empty one is not none', cached('max-age=60', { Vary: 'Foo' }), { then: { Foo: '' } }, 'another variant'],
+    ['an empty one is not none', cached('max-age=60', { Vary: 'Foo' }), { later: { Foo: '' } }, 'another variant'],
     [
       'one of two',
       cached('max-age=60', { Vary: 'Foo, Bar' }),
-      { asked: { Foo: '1', Bar: '1' }, then: { Foo: '1', Bar: '2' } },
+      { asked: { Foo: '1', Bar: '1' }, later: { Foo: '1', Bar: '2' } },
       'another variant',
     ],
     [
       'space around commas says nothing',
       cached('max-age=60', { Vary: 'Foo' }),
-      { asked: { Foo: '1,2' }, then: { Foo: '1 , 2' } },
+      { asked: { Foo: '1,2' }, later: { Foo: '1 , 2' } },
       'fresh',
     ],
     [
       'the same codings in another order',
       cached('max-age=60', { Vary: 'Accept-Encoding' }),
-      { asked: { 'Accept-Encoding': 'gzip, br' }, then: { 'Accept-Encoding': 'br;q=0.9,gzip' } },
+      { asked: { 'Accept-Encoding': 'gzip, br' }, later: { 'Accept-Encoding': 'br;q=0.9,gzip' } },
       'fresh',
     ],
     [
       'a coding that is refused',
       cached('max-age=60', { Vary: 'Accept-Encoding' }),
-      { asked: { 'Accept-Encoding': 'gzip, br' }, then: { 'Accept-Encoding': 'br;q=0, gzip' } },
+      { asked: { 'Accept-Encoding': 'gzip, br' }, later: { 'Accept-Encoding': 'br;q=0, gzip' } },
       'another variant',
     ],
     [
@@ -222,13 +227,13 @@ const rows: Record<string, Row[]> = {
     [
       'for one origin, and no word of it',
       cached('max-age=60', { 'Access-Control-Allow-Origin': 'https://a.example' }),
-      { asked: { Origin: 'https://a.example' }, then: { Origin: 'https://b.example' } },
+      { asked: { Origin: 'https://a.example' }, later: { Origin: 'https://b.example' } },
       'another variant',
     ],
     [
       'what the row names',
       cached('max-age=60'),
-      { rule: { vary: ['x-tenant'] }, asked: { 'X-Tenant': 'a' }, then: { 'X-Tenant': 'b' } },
+      { rule: { vary: ['x-tenant'] }, asked: { 'X-Tenant': 'a' }, later: { 'X-Tenant': 'b' } },
       'another variant',
     ],
   ],
@@ -309,47 +314,47 @@ const rows: Record<string, Row[]> = {
     ['s-maxage, and its own', cached('s-maxage=60, stale-while-revalidate=60'), { after: 90 }, 'refresh'],
   ],
   '5.2.1 what the request wants': [
-    ['no-cache', cached('max-age=60'), { then: cached('no-cache') }, 'validate'],
-    ['Pragma: no-cache', cached('max-age=60'), { then: { Pragma: 'no-cache' } }, 'validate'],
+    ['no-cache', cached('max-age=60'), { later: cached('no-cache') }, 'validate'],
+    ['Pragma: no-cache', cached('max-age=60'), { later: { Pragma: 'no-cache' } }, 'validate'],
     [
       'Pragma beside Cache-Control',
       cached('max-age=60'),
-      { then: cached('max-age=60', { Pragma: 'no-cache' }) },
+      { later: cached('max-age=60', { Pragma: 'no-cache' }) },
       'fresh',
     ],
-    ['max-age=0', cached('max-age=60'), { then: cached('max-age=0'), after: 1 }, 'validate'],
-    ['max-age that it meets', cached('max-age=60'), { then: cached('max-age=30'), after: 29 }, 'fresh'],
-    ['max-age that it does not', cached('max-age=60'), { then: cached('max-age=30'), after: 31 }, 'validate'],
+    ['max-age=0', cached('max-age=60'), { later: cached('max-age=0'), after: 1 }, 'validate'],
+    ['max-age that it meets', cached('max-age=60'), { later: cached('max-age=30'), after: 29 }, 'fresh'],
+    ['max-age that it does not', cached('max-age=60'), { later: cached('max-age=30'), after: 31 }, 'validate'],
     [
       'max-age and the Age it came with',
       cached('max-age=60', { Age: '40' }),
-      { then: cached('max-age=30') },
+      { later: cached('max-age=30') },
       'validate',
     ],
-    ['min-fresh that it meets', cached('max-age=60'), { then: cached('min-fresh=30'), after: 29 }, 'fresh'],
-    ['min-fresh that it does not', cached('max-age=60'), { then: cached('min-fresh=30'), after: 31 }, 'validate'],
-    ['max-stale', cached('max-age=60', validator), { then: cached('max-stale'), after: 6_000 }, 'fresh'],
-    ['max-stale that it meets', cached('max-age=60', validator), { then: cached('max-stale=30'), after: 89 }, 'fresh'],
+    ['min-fresh that it meets', cached('max-age=60'), { later: cached('min-fresh=30'), after: 29 }, 'fresh'],
+    ['min-fresh that it does not', cached('max-age=60'), { later: cached('min-fresh=30'), after: 31 }, 'validate'],
+    ['max-stale', cached('max-age=60', validator), { later: cached('max-stale'), after: 6_000 }, 'fresh'],
+    ['max-stale that it meets', cached('max-age=60', validator), { later: cached('max-stale=30'), after: 89 }, 'fresh'],
     [
       'max-stale that it does not',
       cached('max-age=60', validator),
-      { then: cached('max-stale=30'), after: 91 },
+      { later: cached('max-stale=30'), after: 91 },
       'validate',
     ],
     [
       'max-stale and must-revalidate',
       cached('max-age=60, must-revalidate', validator),
-      { then: cached('max-stale'), after: 90 },
+      { later: cached('max-stale'), after: 90 },
       'validate',
     ],
     [
       'max-stale and proxy-revalidate',
       cached('max-age=60, proxy-revalidate', validator),
-      { then: cached('max-stale'), after: 90 },
+      { later: cached('max-stale'), after: 90 },
       'validate',
     ],
-    ['max-stale and s-maxage', cached('s-maxage=60', validator), { then: cached('max-stale'), after: 90 }, 'validate'],
-    ['a directive that nobody knows', cached('max-age=60'), { then: cached('foo=bar') }, 'fresh'],
+    ['max-stale and s-maxage', cached('s-maxage=60', validator), { later: cached('max-stale'), after: 90 }, 'validate'],
+    ['a directive that nobody knows', cached('max-age=60'), { later: cached('foo=bar') }, 'fresh'],
   ],
   '5.2.2 what the answer wants': [
     ['no-cache', cached('no-cache', validator), {}, 'validate'],
@@ -364,7 +369,7 @@ const rows: Record<string, Row[]> = {
 for (const [section, cases] of Object.entries(rows))
   describe(`RFC 9111 §${section}`, () => {
     it.each(cases)('%s', (_fact, answer, kept, outcome) => {
-      expect(use(answer, kept)).toBe(outcome)
+      expect(becomeOf(answer, kept)).toBe(outcome)
     })
   })
 
@@ -387,12 +392,12 @@ describe('a stale answer in the place of an error', () => {
     [
       'who asks wants a fresh one',
       cached('max-age=60, stale-if-error=60'),
-      { after: 90, then: cached('no-cache') },
+      { after: 90, later: cached('no-cache') },
       false,
     ],
-    ['it may be another’s', cached('max-age=60, stale-if-error=60'), { after: 90, then: { Cookie: 'a=1' } }, false],
+    ['it may be another’s', cached('max-age=60, stale-if-error=60'), { after: 90, later: { Cookie: 'a=1' } }, false],
   ])('%s', (_fact, answer, kept, outcome) => {
-    const plan = planOf(toExchange(kept.then ?? {}), kept.rule) as UseCache
+    const plan = planOf(toExchange(kept.later ?? {}), kept.rule) as UseCache
     expect(mayServeOnError(plan, storedOf(answer, kept), noon + (kept.after ?? 0) * 1_000)).toBe(outcome)
   })
 })

@@ -52,6 +52,7 @@ export function answerAsOrigin(request: OriginRequest): OriginAnswer | undefined
   const path = request.target.replace(/\?.*$/, '')
   const known = answers[path]
   if (known) return known
+  if (path.startsWith('/cache/')) return answerInTurn(request)
   const status = /^\/status\/(\d{3})$/.exec(path)
   if (status) return { status: Number(status[1]), headers: ['Content-Type', 'text/plain'], body: 'as asked' }
   if (!/^\/(echo|auth|limit|edits|body)(\/|$)/.test(path) && path !== '/') return undefined
@@ -64,6 +65,29 @@ export function answerAsOrigin(request: OriginRequest): OriginAnswer | undefined
   }
   return { status: 200, headers: ['Content-Type', 'application/json', 'X-Origin', 'echo'], body: JSON.stringify(echo) }
 }
+
+/** What the query's `answers` says (`toAnswers`): the first time the first, then the next, the last again and again. */
+function answerInTurn({ target, headers, method }: OriginRequest): OriginAnswer {
+  const said = new URL(target, 'http://origin').searchParams.get('answers') ?? ''
+  const turn = turns.get(target) ?? 0
+  if (method === 'GET') turns.set(target, turn + 1)
+  const list = JSON.parse(Buffer.from(said, 'base64url').toString()) as {
+    status?: number
+    fields: Fields
+    body?: string
+  }[]
+  const { status = 200, fields, body = `answer ${turn + 1}` } = list[Math.min(turn, list.length - 1)] ?? { fields: {} }
+  const asked = headers.findIndex((name, index) => index % 2 === 0 && name.toLowerCase() === 'if-none-match')
+  const isKnown = asked !== -1 && headers[asked + 1] === fields['ETag']
+  return isKnown ? { status: 304, headers: toFlat(fields), body: '' } : { status, headers: toFlat(fields), body }
+}
+
+type Fields = Record<string, string>
+const turns = new Map<string, number>()
+
+/** The query that has the origin answer so below /cache/. */
+export const toAnswers = (...list: { status?: number; fields: Fields; body?: string }[]): string =>
+  `answers=${Buffer.from(JSON.stringify(list)).toString('base64url')}`
 
 const toFlat = (fields: Record<string, string>): string[] => Object.entries(fields).flat()
 
