@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { gunzipSync, gzipSync } from 'node:zlib'
+import { SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Table } from '#edge/table.ts'
 import { startTestGateway } from '../support/gateway.ts'
@@ -27,6 +28,8 @@ const origin = createServer((request, response) => {
 })
 let gateway: TestGateway
 let made = 0
+const secret = 'c2VjcmV0cy1vZi1jYWNoZXMtYXJlLW5vdC1rZXB0LWhlcmU='
+const tokens = { secret, ada: '' }
 
 /** A page of its own for each test; its URL and what the origin saw. */
 function createPage(answer: Page['answer'], row = 'kept') {
@@ -67,12 +70,17 @@ beforeAll(async () => {
   origin.listen(0, '127.0.0.1')
   await once(origin, 'listening')
   const { port } = origin.address() as AddressInfo
+  tokens.ada = await new SignJWT({ sub: 'ada' })
+    .setProtectedHeader({ alg: 'HS256' })
+    .setExpirationTime('1 h')
+    .sign(new TextEncoder().encode(secret))
   const table: Table = {
     name: 'shop',
     upstreams: {
       app: { servers: [`http://127.0.0.1:${port}`] },
       dead: { servers: ['http://127.0.0.1:1'] },
     },
+    keys: { own: { secret: tokens.secret, algorithms: ['HS256'] } },
     sites: [
       {
         hosts: ['shop.example', 'other.example'],
@@ -85,6 +93,15 @@ beforeAll(async () => {
             cache: { shared: { freshMs: 60_000, vary: ['X-Tenant'], entryBytesMax: 100 }, control: 'no-cache' },
             proxy: { to: 'app' },
           },
+          {
+            path: '/limited/*',
+            cache: 'shared',
+            limit: { by: { header: 'x-key' }, requests: 2, per: '1 h' },
+            proxy: { to: 'app' },
+          },
+          { path: '/guarded/*', cache: 'shared', auth: { jwt: 'own', from: { query: 'token' } }, proxy: { to: 'app' } },
+          { path: '/chosen/*', cache: 'shared', matchHeaders: { 'x-beta': true }, proxy: { to: 'app', path: '/beta' } },
+          { path: '/chosen/*', cache: 'shared', proxy: { to: 'app' } },
         ],
       },
     ],
@@ -296,6 +313,42 @@ describe('an answer', () => {
   })
 })
 
+describe('a row', () => {
+  it('checks limits before it gives what is kept', async () => {
+    const { page, get: ask } = createPage(texts({ 'Cache-Control': 'max-age=60' }), 'limited')
+    const key = { 'X-Key': page.requests.length + String(made) }
+    const statuses = [await ask(key), await ask(key), await ask(key)].map(({ status }) => status)
+    expect(statuses).toEqual([200, 200, 429])
+    expect(page.requests.length).toBe(1)
+  })
+
+  it('checks tokens before, and gives nobody what was made for another subject', async () => {
+    const [own, all] = [
+      createPage(texts({ 'Cache-Control': 'max-age=60' }), 'guarded'),
+      createPage(texts({ 'Cache-Control': 'public, max-age=60' }), 'guarded'),
+    ]
+    for (const { page, url } of [own, all]) {
+      expect((await get(gateway.port, url)).status).toBe(401)
+      expect(page.requests.length).toBe(0)
+    }
+    const ask = (url: string, token: string): Promise<Got> => get(gateway.port, `${url}?token=${token}`)
+    expect(bodies([await ask(own.url, tokens.ada), await ask(own.url, tokens.ada)])).toEqual(['answer 1', 'answer 2'])
+    expect(bodies([await ask(all.url, tokens.ada), await ask(all.url, tokens.ada)])).toEqual(['answer 1', 'answer 1'])
+  })
+
+  it('has answers of its own', async () => {
+    const { get: ask } = createPage(texts({ 'Cache-Control': 'max-age=60' }), 'chosen')
+    pages.set('/beta', { requests: [], answer: texts({ 'Cache-Control': 'max-age=60' }, 'beta') })
+    const beta = { 'X-Beta': '1' }
+    expect(bodies([await ask(), await ask(beta), await ask(), await ask(beta)])).toEqual([
+      'answer 1',
+      'beta',
+      'answer 1',
+      'beta',
+    ])
+  })
+})
+
 describe('a stale answer', () => {
   const stale = { 'Cache-Control': 'max-age=60', Age: '100' }
 
@@ -365,6 +418,26 @@ describe('a stale answer', () => {
     )
     await ask()
     expect((await ask()).body.toString()).toBe('answer 1')
+  })
+
+  it('stands in when nobody listens there any more, at once', async () => {
+    const own = createServer(texts(stale) as (request: IncomingMessage, response: ServerResponse) => void)
+    own.listen(0, '127.0.0.1')
+    await once(own, 'listening')
+    const { port } = own.address() as AddressInfo
+    const other = await startTestGateway({
+      name: 'gone',
+      upstreams: { app: { servers: [`http://127.0.0.1:${port}`] } },
+      sites: [{ hosts: ['gone.example'], routes: [{ path: '/*', cache: 'shared', proxy: { to: 'app' } }] }],
+    })
+    await get(other.port, 'http://gone.example/a')
+    own.closeAllConnections()
+    own.close()
+    await once(own, 'close')
+    const answers = await Promise.all(Array.from({ length: 20 }, () => get(other.port, 'http://gone.example/a')))
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]))
+    expect((await get(other.port, 'http://gone.example/b')).status).toBe(502)
+    await other.stop()
   })
 
   it('does not stand in where the upstream forbids it', async () => {
