@@ -1,3 +1,4 @@
+import { benchCache } from './cache.ts'
 import { benchFiles } from './files.ts'
 import { benchGrowth } from './growth.ts'
 import { benchIdle } from './idle.ts'
@@ -11,6 +12,7 @@ import { benchUploads } from './uploads.ts'
 const benches: Record<string, { what: string; run: (args: string[]) => Promise<void> }> = {
   proxy: { what: 'CPU per request and latency of the proxied path, beside nginx, HAProxy and Caddy', run: benchProxy },
   files: { what: 'CPU per file of 1 KB, 100 KB and 10 MB, beside nginx', run: benchFiles },
+  cache: { what: 'CPU per answer of 1 KB and 100 KB from the cache, beside nginx', run: benchCache },
   tls: { what: 'CPU per request over TLS: full and resumed handshakes, kept connections, HTTP/2', run: benchTls },
   events: { what: 'CPU per event passed on and time to the first, beside nginx', run: benchEvents },
   websocket: { what: 'CPU per WebSocket message passed on, beside nginx', run: benchWebSocket },

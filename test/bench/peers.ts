@@ -270,6 +270,53 @@ export const nginxFields = (indent: string): string =>
     'add_header X-Request-Id $request_id always;',
   ].join(`\n${indent}`)
 
+/** Everything is kept for an hour, and nothing but the first answer is asked for. */
+export function configureDaemunCache(folder: string, port: number, upstreamPort: number): Launch {
+  const table = {
+    name: 'bench',
+    upstreams: { origin: { servers: [`http://127.0.0.1:${upstreamPort}`] } },
+    sites: [
+      { hosts: [host], headers: answerFields, routes: [{ path: '/*', cache: 'shared', proxy: { to: 'origin' } }] },
+    ],
+  }
+  const file = write(folder, `cache-${port}.ts`, `export default ${JSON.stringify(table, null, 2)}\n`)
+  return {
+    command: [process.execPath, entry, 'serve', file, '--http', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'],
+    env: { NODE_ENV: 'production' },
+  }
+}
+
+export function configureNginxCache(folder: string, port: number, upstreamPort: number, accessLog: string): Launch {
+  const text = `${nginxCommon(folder, port)}
+http {
+  ${nginxTemporary(folder)}
+  proxy_cache_path ${join(folder, `kept-${port}`)} levels=1:2 keys_zone=kept:10m inactive=1h use_temp_path=off;
+  log_format line escape=json '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr","method":"$request_method","scheme":"$scheme","host":"$host","path":"$uri","status":$status,"bytes":$body_bytes_sent,"seconds":$request_time,"cache":"$upstream_cache_status"}';
+  access_log ${accessLog} line buffer=32k flush=50ms;
+  keepalive_requests 10000;
+  keepalive_timeout 65s;
+  sendfile on;
+  tcp_nopush on;
+  open_file_cache max=100;
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    server_name ${host};
+    location / {
+      proxy_pass http://127.0.0.1:${upstreamPort};
+      proxy_http_version 1.1;
+      proxy_set_header Connection '';
+      proxy_cache kept;
+      proxy_cache_lock on;
+      ${fields.map(([name, value]) => `add_header ${name} ${value} always;`).join('\n      ')}
+      add_header X-Request-Id $request_id always;
+      add_header X-Cache $upstream_cache_status always;
+    }
+  }
+}
+`
+  return { command: ['nginx', '-c', write(folder, `cache-${port}.conf`, text), '-e', 'stderr'] }
+}
+
 const nginxCommon = (folder: string, port: number): string => `daemon off;
 master_process off;
 pid ${join(folder, `nginx-${port}.pid`)};
