@@ -148,7 +148,7 @@ function act(exchange: Exchange, route: CompiledRoute, facts: Facts): Plan {
       timeoutMs: earlier(action.timeoutMs, exchange.timeoutMs),
       retry: action.retry,
       compress: action.compress,
-      cache: action.cache && toCachePlan(exchange, action.cache),
+      cache: action.cache && toCachePlan(exchange, action.cache, side?.split.sides[side.index]?.name),
       response,
     }
   }

@@ -34,8 +34,15 @@ export interface UseCache {
   isPersonal: boolean
 }
 
-/** 'invalidate': a row whose answers are not kept, in a site where others' are. */
-export function toCachePlan(exchange: Exchange, cache: CompiledCache | 'invalidate'): CachePlan | undefined {
+/**
+ * 'invalidate': a row whose answers are not kept, in a site where others' are. `side`: of a split upstream, whose sides
+ * answer differently.
+ */
+export function toCachePlan(
+  exchange: Exchange,
+  cache: CompiledCache | 'invalidate',
+  side?: string,
+): CachePlan | undefined {
   const { method } = exchange
   const url = toCacheUrl(exchange.scheme, exchange.authority, exchange.path + exchange.query)
   if (method !== 'GET' && method !== 'HEAD') {
@@ -47,7 +54,8 @@ export function toCachePlan(exchange: Exchange, cache: CompiledCache | 'invalida
   const reason = findObstacle(exchange)
   if (reason !== undefined) return { use: 'bypass', forward: 'bypass', reason }
   if (directives.has('no-store')) return { use: 'bypass', forward: 'request', reason: 'no-store is asked for' }
-  return { use: 'store', cache, url, directives, isPersonal: isPersonal(exchange) }
+  const kept = side === undefined ? cache : { ...cache, row: `${cache.row} ${side}` }
+  return { use: 'store', cache: kept, url, directives, isPersonal: isPersonal(exchange) }
 }
 
 /** RFC 9110 §9.2.1. */

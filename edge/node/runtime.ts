@@ -49,7 +49,8 @@ export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, 
     const durationMs = facts.monotonic() - plan.exchange.startedAt
     metrics.finish(plan, outcome, durationMs)
     if (plan.exchange.trace?.spans) options.tracer?.finish(plan, outcome, durationMs)
-    if (plan.kind === 'proxy' && plan.side) splits.count(plan.side, outcome)
+    // What was kept says nothing of how the side is now.
+    if (plan.kind === 'proxy' && plan.side && !isKept(outcome)) splits.count(plan.side, outcome)
     log(toLogLine(plan, outcome, facts.now(), durationMs))
   }
 
@@ -148,3 +149,5 @@ async function fetchText(
   }
   return Buffer.concat(chunks).toString('utf8')
 }
+
+const isKept = ({ cache }: Outcome): boolean => cache === 'hit' || cache === 'stale' || cache === 'collapsed'

@@ -349,6 +349,35 @@ describe('a row', () => {
   })
 })
 
+describe('the sides of an upstream', () => {
+  it('keep answers of their own', async () => {
+    const sides = ['blue', 'green'].map((name) =>
+      createServer((request, response) => texts({ 'Cache-Control': 'max-age=60' }, name)(request, response, 1)),
+    )
+    for (const side of sides) side.listen(0, '127.0.0.1')
+    await Promise.all(sides.map((side) => once(side, 'listening')))
+    const [blue = '', green = ''] = sides.map((side) => `http://127.0.0.1:${(side.address() as AddressInfo).port}`)
+    const split = {
+      sides: { blue: { servers: [blue], weight: 50 }, green: { servers: [green], weight: 50 } },
+      force: { header: 'x-side' },
+    }
+    const other = await startTestGateway({
+      name: 'sides',
+      upstreams: { app: { split } },
+      sites: [{ hosts: ['sides.example'], routes: [{ path: '/*', cache: 'shared', proxy: { to: 'app' } }] }],
+    })
+    const ask = (side: string): Promise<Got> => get(other.port, 'http://sides.example/', { 'X-Side': side })
+    const answers = [await ask('blue'), await ask('green'), await ask('blue'), await ask('green')]
+    expect(bodies(answers)).toEqual(['blue', 'green', 'blue', 'green'])
+    expect(answers.slice(2).map(verdictOf)).toEqual(['Daemun; hit; ttl=n', 'Daemun; hit; ttl=n'])
+    await other.stop()
+    for (const side of sides) {
+      side.closeAllConnections()
+      side.close()
+    }
+  })
+})
+
 describe('a stale answer', () => {
   const stale = { 'Cache-Control': 'max-age=60', Age: '100' }
 
