@@ -1,4 +1,5 @@
 import { toCompressed } from '../actions/compress.ts'
+import { toServerTiming } from '../actions/server-timing.ts'
 import { serveStored } from '../cache/serve-stored.ts'
 import { refuse } from '../gateway.ts'
 import type { ProxyPlan } from '../plan.ts'
@@ -28,6 +29,7 @@ export function sendStored(
     length = body.length
   }
   if (status !== 204 && status !== 304) headers.push('Content-Length', String(length))
+  headers.push(...toServerTiming(exchange, performance.now()))
   const { request, response } = io
   const isBodiless = status === 204 || status === 304 || exchange.method === 'HEAD'
   response.once('close', () => {
