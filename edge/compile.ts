@@ -10,6 +10,8 @@ import { readPattern, toCanonicalPath } from './path.ts'
 import type { PathPattern } from './path.ts'
 import { bindPolicies } from './policies/index.ts'
 import type { BoundPolicy } from './policies/index.ts'
+import { compileAcme } from './compile-acme.ts'
+import type { CompiledAcme } from './compile-acme.ts'
 import { readHost } from './exchange.ts'
 import { findAnswerFieldFaults, findFieldFaults, findUnseenField } from './field-faults.ts'
 import { readTable } from './read-table.ts'
@@ -76,6 +78,8 @@ export interface CompiledSite {
   hosts: string[]
   errors: ErrorShape
   site: Site
+  /** Orders certificates for hosts of the site; undefined: for none of them. */
+  acme: CompiledAcme | undefined
   /** In order of precedence. */
   routes: CompiledRoute[]
   router: SmartRouter<CompiledRoute>
@@ -256,9 +260,10 @@ async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: C
     gateway.upstreams.push(...(split ? split.sides.map((side) => side.upstream) : [upstream]))
   gateway.splits.push(...[...upstreams.values()].flatMap(({ split }) => split ?? []))
   const keys = await compileKeys(read)
+  const acme = compileAcme(read)
   for (const [index, site] of read.sites.entries()) {
     if (!site) continue
-    const compiled = compileSite({ read, site, index, upstreams, keys })
+    const compiled = compileSite({ read, site, index, upstreams, keys, acme })
     gateway.sites.push(compiled)
     claims.claim(compiled, (problem, fix) => report(`sites[${index}].hosts`, problem, fix))
     if (site.default && gateway.fallback) report(`sites[${index}].default`, 'is set on a second site', 'keep it on one')
@@ -399,15 +404,17 @@ interface SiteParts {
   index: number
   upstreams: Map<string, NamedUpstream>
   keys: Map<string, Verifier>
+  acme: CompiledAcme | undefined
 }
 
-function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys }: SiteParts): CompiledSite {
+function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, acme }: SiteParts): CompiledSite {
   const site: Site = { ...rest, routes: routes.flatMap((row) => (row ? [row.route] : [])) }
   const compiled: CompiledSite = {
     table: read.name,
     hosts: site.hosts,
     errors: site.errors ?? 'problem',
     site,
+    acme: site.hosts.some((host) => acme?.isOrdered(host)) ? acme : undefined,
     routes: [],
     router: new SmartRouter({ routers: [new RegExpRouter<CompiledRoute>(), new TrieRouter<CompiledRoute>()] }),
     response: toResponseEdits(site, undefined),

@@ -1,3 +1,4 @@
+import { isChallenge } from './acme-challenge.ts'
 import type {
   CompiledAction,
   CompiledGateway,
@@ -110,7 +111,8 @@ export async function explain(
   // A request that cannot be read is refused before any row is looked at.
   const [path = '', query = ''] =
     exchange.path === '' ? raw.target.split(/(?=\?)(.*)/s) : [exchange.path, exchange.query]
-  const wasRouted = site !== undefined && (route !== undefined || isUnmatched(plan))
+  const wasRouted =
+    site !== undefined && !(site.acme && isChallenge(exchange)) && (route !== undefined || isUnmatched(plan))
   return {
     request: {
       id: exchange.requestId,

@@ -1,3 +1,4 @@
+import { isChallenge, readChallengeToken } from './acme-challenge.ts'
 import { toAnswerHeaders, toResponseEdits, toUpstreamHeaders } from './actions/headers.ts'
 import { toLocation } from './actions/redirect.ts'
 import { toCachePlan } from './cache/cache-plan.ts'
@@ -45,10 +46,29 @@ export function decide(compiled: CompiledGateway, raw: RawRequest, facts: Facts,
   if (refusal) return refuse(exchange, refusal)
   if (!exchange.site)
     return refuse(exchange, { code: 'unknown_host', detail: `no site answers for '${exchange.host}'` })
+  if (exchange.site.acme && facts.challenge && isChallenge(exchange)) return answerChallenge(exchange, facts.challenge)
   exchange.route = findRoute(exchange.site, exchange, trace)
   if (!exchange.route) return refuse(exchange, toUnmatched(exchange.site, exchange))
   return runPolicies(exchange, exchange.route, facts, trace)
 }
+
+/** Before any row: whatever those say, nothing below this path reaches an upstream, and nothing else is left out. */
+function answerChallenge(exchange: Exchange, find: NonNullable<Facts['challenge']>): Plan | Promise<Plan> {
+  if (exchange.method !== 'GET' && exchange.method !== 'HEAD')
+    return refuse(exchange, {
+      code: 'method_not_allowed',
+      detail: 'challenges can only be read',
+      headers: ['Allow', 'GET, HEAD'],
+    })
+  const token = readChallengeToken(exchange)
+  const found = token === undefined ? undefined : find(token)
+  return found instanceof Promise ? found.then((text) => tell(exchange, text)) : tell(exchange, found)
+}
+
+const tell = (exchange: Exchange, text: string | undefined): Plan =>
+  text === undefined
+    ? refuse(exchange, { code: 'not_found', detail: 'no such challenge is open' })
+    : answer(exchange, 200, ['Content-Type', 'application/octet-stream', 'Cache-Control', 'no-store'], text)
 
 /** Exact hosts before wildcards, longer wildcards before shorter ones. */
 function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {

@@ -36,6 +36,13 @@ export const limits = {
   certificateCheckMs: 2_000,
   /** The key of session tickets is replaced after this. */
   ticketKeyMs: 86_400_000,
+  /** An answer of a certificate authority, and all of an order; then it has failed. */
+  acmeTimeoutMs: 30_000,
+  acmeOrderMs: 300_000,
+  /** Such an answer's text. */
+  acmeBytesMax: 262_144,
+  /** What certificates are ordered for is looked at this often. */
+  acmeCheckMs: 60_000,
   /** Open streams on one HTTP/2 connection; further ones are refused (RFC 9113 §5.1.2). */
   streamsPerConnectionMax: 100,
   /** What a client may send ahead on one stream, and on all of a connection together. */

@@ -1,7 +1,7 @@
 import type { Fault, TableSource } from './compile.ts'
 import { isRecord } from './shape.ts'
 import { tableShape } from './table-shape.ts'
-import type { Key, Route, Site, Upstream } from './table.ts'
+import type { Acme, Key, Route, Site, Tls, Upstream } from './table.ts'
 import { fillVariables } from './variables.ts'
 import type { Environment } from './variables.ts'
 
@@ -11,6 +11,8 @@ export interface ReadTable {
   /** undefined: declared, but of the wrong shape. */
   upstreams: [string, Upstream | undefined][]
   keys: [string, Key | undefined][]
+  /** undefined: there is none, or it has the wrong shape. */
+  acme: Acme | undefined
   sites: (ReadSite | undefined)[]
   report: (at: string, problem: string, fix: string) => void
   sourceOf: (site: number, row: number) => string | undefined
@@ -54,6 +56,7 @@ export function readTable(source: TableSource, environment: Environment, faults:
     name: toTableName(source),
     upstreams: readEntries<Upstream>(data, 'upstreams', broken),
     keys: readEntries<Key>(data, 'keys', broken),
+    acme: [...broken].some((at) => at.startsWith('tls')) ? undefined : (data['tls'] as Tls | undefined)?.acme,
     sites: toList(data['sites']).map((site, index) =>
       isRecord(site) ? readSite(site, `sites[${index}]`, broken) : undefined,
     ),

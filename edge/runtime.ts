@@ -14,6 +14,11 @@ export interface Facts {
   isEdge: boolean
   /** The ports that http and https are taken on, when the program takes https itself. */
   ports?: { http: number; https: number }
+  /**
+   * What answers a certificate authority's challenge (RFC 8555 §8.3), by its token; undefined: there is no such one.
+   * Without this function rows decide about such requests too.
+   */
+  challenge?(token: string): string | undefined | Promise<string | undefined>
   /** Counts requests. */
   limiter: Limiter
   /** The weights of a split's sides at this moment. Default: those of the table. */

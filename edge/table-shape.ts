@@ -246,7 +246,7 @@ const key = object({
   optional: {
     secret: text(),
     publicKey: text(/-----BEGIN PUBLIC KEY-----/, 'a PEM that begins with -----BEGIN PUBLIC KEY-----'),
-    jwks: text(isKeySetUrl, 'an https URL (http only on a loopback address)'),
+    jwks: text(isSafeUrl, 'an https URL (http only on a loopback address)'),
     issuer: oneOrMore(text()),
     audience: oneOrMore(text()),
     requiredClaims: array(text()),
@@ -255,9 +255,18 @@ const key = object({
   },
 })
 
+const acme = object({
+  required: { email: text(/^$|^[^\s@<>,;]+@[^\s@<>,;]+$/, "an address such as 'admin@shop.example', or nothing") },
+  optional: {
+    directory: text(isSafeUrl, 'an https URL (http only on a loopback address)'),
+    caFile: text(/[^]/, 'a file'),
+    hosts: array(host, { min: 1 }),
+  },
+})
+
 export const tableShape: Check = object({
   required: { name: text(name.name, name.what), sites: array(site, { min: 1 }) },
-  optional: { upstreams: record(upstream, name), keys: record(key, name) },
+  optional: { tls: object({ optional: { acme } }), upstreams: record(upstream, name), keys: record(key, name) },
 })
 
 function isDuration(value: string): boolean {
@@ -279,7 +288,7 @@ function isLocation(value: string): boolean {
   )
 }
 
-function isKeySetUrl(value: string): boolean {
+function isSafeUrl(value: string): boolean {
   if (!/^https?:\/\//.test(value) || !URL.canParse(value)) return false
   const { protocol, hostname, username, password } = new URL(value)
   if (username !== '' || password !== '') return false

@@ -9,8 +9,26 @@ export interface Table {
   upstreams?: Record<string, Upstream>
   /** What verifies tokens, by name. */
   keys?: Record<string, Key>
+  /** Where certificates come from besides files. */
+  tls?: Tls
   /** Sets of hosts with their rows. */
   sites: Site[]
+}
+
+export interface Tls {
+  /** Orders certificates by itself, one per site, and renews them (RFC 8555). Not on Workers, where the platform does. */
+  acme?: Acme
+}
+
+export interface Acme {
+  /** Whom the authority may write to; giving it agrees to the authority's terms. Empty: nothing is ordered. */
+  email: string
+  /** The authority's directory. Default that of Let's Encrypt. */
+  directory?: string
+  /** A PEM file with the authority by which the directory itself is trusted, when it is a private one. */
+  caFile?: string
+  /** For which of the table's hosts. Default all. */
+  hosts?: string[]
 }
 
 export interface Upstream {

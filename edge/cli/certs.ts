@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
-import type { CompiledGateway } from '../compile.ts'
+import { isExpiring } from '../acme-schedule.ts'
+import type { CompiledGateway, CompiledSite } from '../compile.ts'
 import { chooseCertificate, readCertificateFiles } from '../node/certificate-files.ts'
 import type { CertificateFiles } from '../node/certificate-files.ts'
 import { UsageError } from '../node/config.ts'
@@ -77,27 +78,41 @@ type Where = Pick<Config, 'certificates' | 'development'>
 
 /** `certs list`: what `serve --https` would show for each host of the tables. */
 export async function listCerts(config: Where, { sites }: CompiledGateway, now = Date.now()): Promise<ListedCert[]> {
-  const hosts = sites.flatMap((site) => site.hosts.map((host) => ({ host, table: site.table })))
+  const hosts = sites.flatMap((site) => site.hosts.map((host) => ({ host, site })))
   const all = await readCertificateFiles(config.certificates, {
     development: config.development,
     hosts: hosts.map(({ host }) => host),
     now,
   })
-  return hosts.map(({ host, table }) => ({ host, table, ...judge(all, host, config, now) }))
+  return hosts.map(({ host, site }) => ({ host, table: site.table, ...judge(all, host, site, config, now) }))
 }
 
-function judge(all: CertificateFiles[], host: string, config: Where, now: number): Omit<ListedCert, 'host' | 'table'> {
+function judge(
+  all: CertificateFiles[],
+  host: string,
+  site: CompiledSite,
+  config: Where,
+  now: number,
+): Omit<ListedCert, 'host' | 'table'> {
   const sound = all.filter(({ fault }) => fault === undefined)
   const shown = chooseCertificate(sound, host, now)
   // What was meant for the host and is refused.
   const files = shown ?? chooseCertificate(all, host, now) ?? all.find(({ folder }) => basename(folder) === host)
   if (!files) {
     const make = config.development ? ", or run 'daemun certs dev'" : ''
-    const action = `put fullchain.pem and privkey.pem into ${config.certificates}/live/${host.replace('*.', '')}/${make}`
+    const action = site.acme?.isOrdered(host)
+      ? `'daemun serve --https' orders one, by the table's tls.acme${make}`
+      : `put fullchain.pem and privkey.pem into ${config.certificates}/live/${host.replace('*.', '')}/${make}`
     return { state: 'missing', issuer: null, notAfter: null, daysLeft: null, folder: null, action }
   }
   const { issuer, notAfter, folder, fault } = files
-  const state = shown ? toSoundState(shown, now) : notAfter !== 0 && notAfter <= now ? 'expired' : 'mismatched'
+  const state = shown
+    ? isExpiring(shown, now)
+      ? 'expiring'
+      : 'ok'
+    : notAfter !== 0 && notAfter <= now
+      ? 'expired'
+      : 'mismatched'
   return {
     state,
     issuer: issuer || null,
@@ -107,9 +122,6 @@ function judge(all: CertificateFiles[], host: string, config: Where, now: number
     action: state === 'ok' ? null : (fault ?? 'less than a third of its life is left: get a new one'),
   }
 }
-
-const toSoundState = ({ notBefore, notAfter }: CertificateFiles, now: number): 'ok' | 'expiring' =>
-  notAfter - now < (notAfter - notBefore) / 3 ? 'expiring' : 'ok'
 
 export function showCerts(listed: ListedCert[], paint: Paint): string {
   const head = ['host', 'issuer', 'days left', 'state', ''].map(paint.dim)

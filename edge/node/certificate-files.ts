@@ -1,6 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readdir, readFile, realpath, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { isExpiring } from '../acme-schedule.ts'
 import { readAddress } from '../address.ts'
 
 /** A certificate with its chain and key, as they lie in a folder, and what is wrong with them. */
@@ -30,9 +31,22 @@ export interface ReadOptions {
   known?: Map<string, CertificateFiles>
 }
 
-/** Every folder in `live/`, then in `dev/`, that has a certificate or should have one. */
+/** As long as nothing is known. */
+export const nothing: CertificateFiles = {
+  folder: '',
+  version: '',
+  certificate: '',
+  key: '',
+  names: [],
+  issuer: '',
+  notBefore: 0,
+  notAfter: 0,
+  fault: undefined,
+}
+
+/** Every folder in `live/`, `issued/` and `dev/` that has a certificate or should have one. */
 export async function readCertificateFiles(directory: string, options: ReadOptions): Promise<CertificateFiles[]> {
-  const parts = options.development ? ['live', 'dev'] : ['live']
+  const parts = ['live', 'issued', ...(options.development ? ['dev'] : [])]
   const found: CertificateFiles[] = []
   for (const part of parts) {
     const entries = await readdir(join(directory, part), { withFileTypes: true }).catch(() => [])
@@ -43,13 +57,14 @@ export async function readCertificateFiles(directory: string, options: ReadOptio
   return found
 }
 
-/** Of those that are good for a host: the one whose folder is named so, else the one that is good for longest. */
+/** Of those that are good for a host: one that does not end soon, in the folder named so, good for longest. */
 export function chooseCertificate(all: CertificateFiles[], host: string, now: number): CertificateFiles | undefined {
-  const rank = ({ folder, notAfter }: CertificateFiles): number[] => [
-    Number(notAfter > now),
-    Number(/[/\\]live[/\\][^/\\]+$/.test(folder)),
-    Number(basename(folder) === host),
-    notAfter,
+  const rank = (files: CertificateFiles): number[] => [
+    Number(files.notAfter > now),
+    Number(/[/\\](live|issued)[/\\][^/\\]+$/.test(files.folder)),
+    Number(!isExpiring(files, now)),
+    Number(basename(files.folder) === host),
+    files.notAfter,
   ]
   return all
     .filter(({ names }) => isGoodFor(names, host))
@@ -66,17 +81,7 @@ const isGoodFor = (names: string[], host: string): boolean =>
 
 async function readOne(folder: string, name: string, { hosts, now, known }: ReadOptions): Promise<CertificateFiles> {
   const before = known?.get(folder)
-  const files: CertificateFiles = {
-    folder,
-    version: '',
-    certificate: '',
-    key: '',
-    names: [],
-    issuer: '',
-    notBefore: 0,
-    notAfter: 0,
-    fault: undefined,
-  }
+  const files = { ...nothing, folder }
   try {
     // Where the folder is a link, both files are read from behind the same one, should it be replaced meanwhile.
     const real = await realpath(folder)
@@ -90,10 +95,11 @@ async function readOne(folder: string, name: string, { hosts, now, known }: Read
   } catch (error) {
     return { ...files, fault: toFileFault(error) }
   }
-  return describe(files, { name, hosts, now })
+  return describeFiles(files, { name, hosts, now })
 }
 
-function describe(
+/** Reads what the texts are, and finds what is wrong with them. */
+export function describeFiles(
   files: CertificateFiles,
   { name, hosts, now }: { name: string; hosts: string[]; now: number },
 ): CertificateFiles {

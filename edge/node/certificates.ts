@@ -1,12 +1,15 @@
 import { constants } from 'node:crypto'
+import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import type { SecureContextOptions } from 'node:tls'
+import { isExpiring } from '../acme-schedule.ts'
 import type { CompiledGateway, CompiledSite } from '../compile.ts'
 import { limits } from '../limits.ts'
 import type { Gauge } from '../metrics.ts'
-import { chooseCertificate, readCertificateFiles } from './certificate-files.ts'
+import { chooseCertificate, describeFiles, nothing, readCertificateFiles } from './certificate-files.ts'
 import type { CertificateFiles } from './certificate-files.ts'
 import { issueCertificate } from './issue-certificate.ts'
+import type { Issued } from './issue-certificate.ts'
 
 export interface CertificateOptions {
   compiled: CompiledGateway
@@ -24,6 +27,10 @@ export interface Certificates {
   contextFor(name: string | undefined): SecureContextOptions
   /** Looks at the files and swaps what has changed; what is refused changes nothing. Never rejects. */
   look(): Promise<void>
+  /** Shows a new certificate as if it lay in `issued/<name>/`, until it does: there may be no room for it on the disk. */
+  hold(name: string, issued: Issued): Promise<void>
+  /** What a host shows; undefined: a stand-in. */
+  filesOf(host: string): CertificateFiles | undefined
   gauges(): Gauge[]
   /** Stops looking. */
   close(): void
@@ -38,11 +45,25 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
   let contexts = new Map<CompiledSite, Map<string, Shown>>()
   let shown = new Map<string, Shown>()
   let known = new Map<string, CertificateFiles>()
+  /** By their folders. */
+  const held = new Map<string, CertificateFiles>()
   const faults = new Map<string, string>()
   let failures = 0
+  let turn = Promise.resolve()
 
-  async function look(): Promise<void> {
+  /** One after the other: what was read first must not be shown last. */
+  function look(): Promise<void> {
+    turn = turn.then(lookOnce, lookOnce)
+    return turn
+  }
+
+  async function lookOnce(): Promise<void> {
     const found = await readCertificateFiles(directory, { development, hosts: [...hosts.keys()], now: now(), known })
+    for (const [folder, files] of held) {
+      const at = found.findIndex((one) => one.folder === folder)
+      if (found[at]?.certificate === files.certificate) held.delete(folder)
+      else found.splice(at === -1 ? found.length : at, at === -1 ? 0 : 1, files)
+    }
     for (const [folder, files] of known)
       if (!found.some((one) => one.folder === folder)) found.push({ ...files, fault: 'the folder is gone' })
     const good: CertificateFiles[] = []
@@ -50,13 +71,20 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
       const last = known.get(files.folder)
       const fault = files.fault ?? findContextFault(files, last)
       judge(files.folder, fault, last)
-      if (fault === undefined && last && last.version !== files.version)
+      if (fault === undefined && last && last.certificate !== files.certificate)
         report(`${files.folder}: the new certificate is shown`)
       const usable = fault === undefined ? files : last
       if (usable) good.push(usable)
     }
     known = new Map(good.map((files) => [files.folder, files]))
     show(good)
+  }
+
+  function hold(name: string, { certificate, key }: Issued): Promise<void> {
+    const folder = join(directory, 'issued', name)
+    const files = { ...nothing, folder, certificate, key, version: `held since ${now()}` }
+    held.set(folder, describeFiles(files, { name, hosts: [...hosts.keys()], now: now() }))
+    return look()
   }
 
   /** OpenSSL has the last word: a key that it finds too weak is found out here. */
@@ -124,14 +152,21 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
   }
 
   function gauges(): Gauge[] {
-    const days = [...shown]
-      .filter(([host]) => !host.endsWith('.localhost'))
-      .map(([host, { files }]) => ({ labels: { host }, value: files ? toDays(files, now()) : 0 }))
+    const own = [...shown].filter(([host]) => !host.endsWith('.localhost'))
+    const days = own.map(([host, { files }]) => ({ labels: { host }, value: files ? toDays(files, now()) : 0 }))
     return [
       {
         name: 'daemun_certificate_days_left',
         help: 'Days until the certificate of a host ends; 0: it has none, and a self-signed one stands in.',
         value: days,
+      },
+      {
+        name: 'daemun_certificate_expiring',
+        help: '1: less than a third of the life of the certificate of a host is left, or it has none.',
+        value: own.map(([host, { files }]) => ({
+          labels: { host },
+          value: Number(!files || isExpiring(files, now())),
+        })),
       },
       {
         name: 'daemun_certificate_failures_total',
@@ -156,7 +191,14 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
       })
   }, limits.certificateCheckMs).unref()
 
-  return { contextFor, look, gauges, close: () => clearInterval(timer) }
+  return {
+    contextFor,
+    look,
+    hold,
+    filesOf: (host) => shown.get(host)?.files,
+    gauges,
+    close: () => clearInterval(timer),
+  }
 }
 
 interface Shown {
@@ -203,5 +245,5 @@ const ciphers = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':')
 
-const enumerate = (names: string[]): string =>
+export const enumerate = (names: string[]): string =>
   names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', ')

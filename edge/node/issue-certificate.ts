@@ -18,7 +18,7 @@ export interface CertificateRequest {
   notAfter: Date
   /** Who signs it; itself when nobody is given. */
   issuer?: { commonName: string; key: KeyObject; publicKey: KeyObject }
-  keys?: { privateKey: KeyObject; publicKey: KeyObject }
+  keys?: KeyPair
 }
 
 /**
@@ -45,10 +45,28 @@ export function issueCertificate(request: CertificateRequest): Issued {
   return { certificate: toPem('CERTIFICATE', certificate), key: toKeyText(privateKey) }
 }
 
-export const createKeys = (): { privateKey: KeyObject; publicKey: KeyObject } =>
-  generateKeyPairSync('ec', { namedCurve: 'P-256' })
+/** A request for a certificate (PKCS #10, RFC 2986) for these names, signed with their key, as DER. */
+export function requestCertificate(names: string[], { privateKey, publicKey }: KeyPair): Buffer {
+  const alternatives = sequence(objectId('2.5.29.17'), octetString(sequence(...names.map(toGeneralName))))
+  const toBeSigned = sequence(
+    integer(Buffer.from([0])),
+    sequence(), // no subject: the names below are all there is
+    publicKey.export({ type: 'spki', format: 'der' }),
+    // extensionRequest (RFC 2985 §5.4.2)
+    explicit(0, sequence(objectId('1.2.840.113549.1.9.14'), set(sequence(alternatives)))),
+  )
+  return sequence(toBeSigned, ecdsaWithSha256, bitString(sign('sha256', toBeSigned, privateKey)))
+}
 
-const toKeyText = (key: KeyObject): string => key.export({ type: 'pkcs8', format: 'pem' }).toString()
+/** Two halves of one key. */
+export interface KeyPair {
+  privateKey: KeyObject
+  publicKey: KeyObject
+}
+
+export const createKeys = (): KeyPair => generateKeyPairSync('ec', { namedCurve: 'P-256' })
+
+export const toKeyText = (key: KeyObject): string => key.export({ type: 'pkcs8', format: 'pem' }).toString()
 
 const toPem = (label: string, der: Buffer): string =>
   `-----BEGIN ${label}-----\n${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END ${label}-----\n`

@@ -11,7 +11,10 @@ import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { Gauge, Sample } from '../metrics.ts'
-import type { Limiter } from '../runtime.ts'
+import type { Facts, Limiter } from '../runtime.ts'
+import { createAcme } from './acme.ts'
+import type { Acme } from './acme.ts'
+import { createAcmeFiles } from './acme-files.ts'
 import { startAdmin } from './admin.ts'
 import { openCertificates } from './certificates.ts'
 import { UsageError } from './config.ts'
@@ -201,6 +204,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     throw toListenError(error, options.admin)
   })
 
+  if (tls) {
+    // Now that what is ordered can be proven.
+    runtime.challenge = tls.challenge
+    tls.acme.start()
+  } else reportUnordered(options)
   const checks = startHealthChecks(pool.all(), Math.random)
 
   async function stop(): Promise<void> {
@@ -281,6 +289,9 @@ const toProxyGauges = (faults: Map<ProxyFault, number>): Gauge[] =>
 
 interface RunningTls {
   port: number
+  acme: Acme
+  /** What answers a challenge of a certificate authority. */
+  challenge: NonNullable<Facts['challenge']>
   gauges(): Gauge[]
   /** The days left of each host's. */
   certificates(): Status['certificates']
@@ -299,6 +310,8 @@ async function startTls(
 ): Promise<RunningTls> {
   const { host, port, certificates: directory, development } = https as NonNullable<ServeOptions['https']>
   const certificates = await openCertificates({ compiled, directory, development, report })
+  const files = createAcmeFiles(directory)
+  const acme = createAcme({ compiled, directory, certificates, files, report })
   const http2 = createHttp2Connections(handle)
   const tls = createTlsListener({
     contextFor: certificates.contextFor,
@@ -316,15 +329,19 @@ async function startTls(
     const closed = once(tls.server, 'close')
     tls.server.close()
     tls.closeHandshakes()
+    const given = acme.stop()
     certificates.close()
     http2.close()
-    return closed
+    return Promise.all([closed, given])
   }
 
   return {
     port: (tls.server.address() as AddressInfo).port,
+    acme,
+    challenge: files.find,
     gauges: () => [
       ...certificates.gauges(),
+      ...acme.gauges(),
       { name: 'daemun_tls_handshakes', help: 'Connections in their TLS handshake.', value: tls.handshakes() },
       {
         name: 'daemun_tls_failures_total',
@@ -337,6 +354,12 @@ async function startTls(
     stop,
     cut: http2.destroy,
   }
+}
+
+/** A table that orders certificates which nobody would be shown. */
+function reportUnordered({ compiled, report }: ServeOptions): void {
+  const tables = new Set(compiled.sites.filter(({ acme }) => acme).map(({ table }) => table))
+  for (const table of tables) report(`tls.acme of '${table}' orders nothing: there is no --https`)
 }
 
 async function listen(server: NetServer, { host, port }: { host: string; port: number }): Promise<void> {

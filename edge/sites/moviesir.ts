@@ -3,6 +3,13 @@ import type { Table } from '../table.ts'
 /** MovieSir: films for the time one has. Four sites over one backend; the AI engine has no upstream, only the backend asks it. */
 export default {
   name: 'moviesir',
+  // Orders nothing until somebody says in whose name.
+  tls: {
+    acme: {
+      email: '${ACME_EMAIL:-}',
+      directory: '${ACME_DIRECTORY:-https://acme-v02.api.letsencrypt.org/directory}',
+    },
+  },
   upstreams: {
     // Tokens are checked there, as are CORS and the quotas of API keys: its clients know its words for them.
     backend: { servers: ['${MOVIESIR_API:-http://127.0.0.1:8200}'] },
@@ -14,7 +21,7 @@ export default {
       https: { hsts: { maxAgeSeconds: 63_072_000, includeSubDomains: true } },
       errors: 'fastapi',
       routes: [
-        // Certificate authorities ask over plain http.
+        // Certificate authorities ask over plain http: for who orders by other means than `tls.acme`.
         {
           path: '/.well-known/acme-challenge/*',
           https: false,

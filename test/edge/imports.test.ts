@@ -15,7 +15,7 @@ const layers: { part: string; files: RegExp; may: RegExp[] }[] = [
     files: /^edge\/node\//,
     may: [
       /^(type )?edge\/(?!worker|cli\/)/,
-      /^(type )?(node:[\w/]+|undici|ioredis|hono(\/body-limit)?|@hono\/node-server(\/conninfo)?)$/,
+      /^(type )?(node:[\w/]+|undici|ioredis|jose|hono(\/body-limit)?|@hono\/node-server(\/conninfo)?)$/,
     ],
   },
   {
