@@ -1,4 +1,4 @@
-import { constants } from 'node:crypto'
+import { constants, createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import type { SecureContextOptions } from 'node:tls'
@@ -10,6 +10,7 @@ import { chooseCertificate, describeFiles, nothing, readCertificateFiles } from 
 import type { CertificateFiles } from './certificate-files.ts'
 import { issueCertificate } from './issue-certificate.ts'
 import type { Issued } from './issue-certificate.ts'
+import { readTicketSecret, toTicketKeys } from './ticket-secret.ts'
 
 export interface CertificateOptions {
   compiled: CompiledGateway
@@ -40,6 +41,7 @@ export interface Certificates {
 export async function openCertificates(options: CertificateOptions): Promise<Certificates> {
   const { compiled, directory, development, report, now = Date.now } = options
   const hosts = listHosts(compiled)
+  let tickets = await readTicketSecret(directory, now(), undefined)
   const standIn = toContext(issueStandIn(['no-certificate.invalid'], now()))
   /** By site and by what its hosts show: no two sites share one, and so none takes the other's tickets. */
   let contexts = new Map<CompiledSite, Map<string, Shown>>()
@@ -58,6 +60,7 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
   }
 
   async function lookOnce(): Promise<void> {
+    tickets = await readTicketSecret(directory, now(), tickets)
     const found = await readCertificateFiles(directory, { development, hosts: [...hosts.keys()], now: now(), known })
     for (const [folder, files] of held) {
       const at = found.findIndex((one) => one.folder === folder)
@@ -127,13 +130,17 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
     shown = table
   }
 
-  /** A context is made anew from time to time, because the key of its tickets is as old as it is. */
-  const keep = (one: Shown | undefined): Shown | undefined =>
-    one && now() - one.madeAt < limits.ticketKeyMs ? one : undefined
+  /** A context is made anew from time to time, with other keys for its tickets. */
+  const keep = (one: Shown | undefined): Shown | undefined => (one?.secret === tickets.secret ? one : undefined)
 
   function make(site: CompiledSite, files: CertificateFiles | undefined): Shown {
     const names = [...hosts].filter(([, owner]) => owner === site).map(([host]) => host)
-    return { files, context: toContext(files ?? issueStandIn(names, now())), madeAt: now() }
+    const context = toContext(files ?? issueStandIn(names, now()))
+    const id = `${site.table} ${site.hosts[0]}`
+    // OpenSSL takes a session up only where it was begun; else that would be the words this process was started with.
+    const sessionIdContext = createHash('sha256').update(id).digest('base64').slice(0, 32)
+    const ticketKeys = toTicketKeys(tickets, id)
+    return { files, context: { ...context, ticketKeys, sessionIdContext }, secret: tickets.secret }
   }
 
   function contextFor(name: string | undefined): SecureContextOptions {
@@ -205,7 +212,8 @@ interface Shown {
   /** undefined: a stand-in. */
   files: CertificateFiles | undefined
   context: SecureContextOptions
-  madeAt: number
+  /** Whence the keys of its tickets. */
+  secret: string
 }
 
 /** Every name that a client may ask for, twins included, and its site; wildcards with their star. */

@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
+import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
@@ -27,16 +29,7 @@ beforeAll(async () => {
   certificates.put('a.example', issue(['a.example']))
   certificates.put('both', issue(['b.example', '*.wild.example']))
   origin = await startOrigin()
-  const routes = [{ path: '/*', proxy: { to: 'origin', websocket: true } }]
-  table = {
-    name: 'wire',
-    upstreams: { origin: { servers: [origin.url] } },
-    sites: [
-      { hosts: ['a.example'], https: true, routes },
-      { hosts: ['b.example', '*.wild.example'], routes },
-      { hosts: ['bare.example'], routes },
-    ],
-  }
+  table = toTable(origin.url)
   gateway = await startTestGateway(table, {
     https: { host: '127.0.0.1', port: 0, certificates: certificates.path, development: false },
   })
@@ -50,6 +43,19 @@ afterAll(async () => {
   await origin.close()
   certificates.clear()
 })
+
+function toTable(url = 'http://127.0.0.1:1'): Table {
+  const routes = [{ path: '/*', proxy: { to: 'origin', websocket: true } }]
+  return {
+    name: 'wire',
+    upstreams: { origin: { servers: [url] } },
+    sites: [
+      { hosts: ['a.example'], https: true, routes },
+      { hosts: ['b.example', '*.wild.example'], routes },
+      { hosts: ['bare.example'], routes },
+    ],
+  }
+}
 
 /** Resolves when the handshake is done, rejects when it is refused. */
 async function shake(options: ConnectionOptions = {}): Promise<TLSSocket> {
@@ -285,6 +291,72 @@ describe('sessions', () => {
     if (!session) throw new Error('there is no session')
     expect(await resume('a.example', session, version)).toBe(true)
     expect(await resume('b.example', session, version)).toBe(false)
+  })
+})
+
+describe('sessions of several processes', () => {
+  const compiled = compileTables([{ table: toTable() }], { environment: {}, development: false })
+  const folder = createCertificateFolder()
+  let clock = Date.now()
+  beforeAll(() => {
+    folder.put('a.example', issue(['a.example']))
+    folder.put('b.example', issue(['b.example']))
+  })
+  afterAll(() => folder.clear())
+
+  async function openListener(directory: string): Promise<{ port: number; look(): Promise<void>; close(): void }> {
+    const shown = await openCertificates({
+      compiled: await compiled,
+      directory,
+      development: false,
+      report: () => {},
+      now: () => clock,
+    })
+    const { server } = createTlsListener({
+      contextFor: shown.contextFor,
+      http1: (socket) => void socket.resume(),
+      http2: () => {},
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as { port: number }
+    return { port, look: shown.look, close: () => (shown.close(), server.close()) }
+  }
+
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)('are taken up by each other, for a day (%s)', async (version) => {
+    const [one, other] = [await openListener(folder.path), await openListener(folder.path)]
+    // What two made at the same time is settled when they look again.
+    await one.look()
+    await other.look()
+    const options = { ALPNProtocols: ['http/1.1'], minVersion: version, maxVersion: version }
+    const socket = await shake({ ...options, port: one.port })
+    const session = version === 'TLSv1.2' ? socket.getSession() : ((await once(socket, 'session')) as [Buffer])[0]
+    socket.destroy()
+    const resumes = async (port: number, servername = 'a.example'): Promise<boolean> => {
+      const next = await shake({ ...options, port, servername, ...(session && { session }) })
+      const reused = next.isSessionReused()
+      next.destroy()
+      return reused
+    }
+    expect(await resumes(other.port)).toBe(true)
+    expect(await resumes(other.port, 'b.example')).toBe(false)
+    const before = readFileSync(join(folder.path, 'tickets'), 'utf8')
+    expect(statSync(join(folder.path, 'tickets')).mode & 0o777).toBe(0o600)
+    clock += 86_400_000
+    await other.look()
+    await one.look()
+    expect(readFileSync(join(folder.path, 'tickets'), 'utf8')).not.toBe(before)
+    expect(await resumes(other.port)).toBe(false)
+    expect(await resumes(one.port)).toBe(false)
+    one.close()
+    other.close()
+  })
+
+  it('are their own where no secret can be kept', async () => {
+    const alone = await openListener('/dev/null/nowhere')
+    const socket = await shake({ port: alone.port, ALPNProtocols: ['http/1.1'], rejectUnauthorized: false })
+    expect(socket.getProtocol()).toBe('TLSv1.3')
+    socket.destroy()
+    alone.close()
   })
 })
 
