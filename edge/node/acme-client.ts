@@ -18,6 +18,8 @@ export interface AcmeClientOptions {
   wait(ms: number, signal: AbortSignal): Promise<void>
   /** Milliseconds that only grow. */
   monotonic: () => number
+  /** How long one answer may take. */
+  timeoutMs?: number
 }
 
 interface AcmeOrder {
@@ -57,11 +59,11 @@ interface Answer {
 }
 
 export function createAcmeClient(options: AcmeClientOptions): AcmeClient {
-  const { accountKeys, wait, monotonic } = options
+  const { accountKeys, wait, monotonic, timeoutMs = limits.acmeTimeoutMs } = options
   const agent = new Agent({
-    connect: { timeout: limits.acmeTimeoutMs, ...(options.ca !== undefined && { ca: options.ca }) },
-    headersTimeout: limits.acmeTimeoutMs,
-    bodyTimeout: limits.acmeTimeoutMs,
+    connect: { timeout: timeoutMs, ...(options.ca !== undefined && { ca: options.ca }) },
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
     maxResponseSize: limits.acmeBytesMax,
   })
   const nonces: string[] = []
@@ -216,7 +218,7 @@ export function createAcmeClient(options: AcmeClientOptions): AcmeClient {
           ...(body !== undefined && { 'content-type': 'application/jose+json' }),
         },
         ...(body !== undefined && { body }),
-        signal: AbortSignal.any([signal, AbortSignal.timeout(limits.acmeTimeoutMs)]),
+        signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
       })
       return { status: statusCode, headers, text: await stream.text() }
     } catch (error) {
@@ -323,5 +325,7 @@ const toOneLine = (text: string): string => text.replace(/[^\x20-\x7e]+/g, ' ').
 /** A URL without what may be known to its account only. */
 const toShown = (url: string): string => (URL.canParse(url) ? new URL(url).origin : 'a URL that is none')
 
-const toCause = (error: unknown): string =>
-  error instanceof Error && 'code' in error ? String(error.code) : error instanceof Error ? error.name : 'unknown'
+function toCause(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown'
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
+}

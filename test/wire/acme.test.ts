@@ -12,7 +12,7 @@ import { connect as connectTls } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { compileTables } from '#edge/compile.ts'
-import { toCertificateId } from '#edge/node/acme-client.ts'
+import { createAcmeClient, toCertificateId } from '#edge/node/acme-client.ts'
 import { createAcmeFiles } from '#edge/node/acme-files.ts'
 import type { AcmeFiles } from '#edge/node/acme-files.ts'
 import { createAcme } from '#edge/node/acme.ts'
@@ -23,7 +23,8 @@ import { issueCertificate } from '#edge/node/issue-certificate.ts'
 import { publishFolder } from '#edge/node/publish-folder.ts'
 import type { Table } from '#edge/table.ts'
 import { createCertificateFolder } from '../support/certificates.ts'
-import { createFolder } from '../support/cli.ts'
+import { createFolder, serveCli } from '../support/cli.ts'
+import type { Served } from '../support/cli.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { findFreePort, hasFaketime, hasPebble, startPebble } from '../support/pebble.ts'
@@ -119,6 +120,29 @@ describe.skipIf(!hasPebble)(`with pebble${hasPebble ? '' : ' (skipped: needs peb
     await gateway.stop()
     running.pop()
     expect(gateway.output()).not.toContain('issued')
+  })
+
+  it('two processes with one folder order once, and either answers what the other is asked', async () => {
+    const own = createCertificateFolder()
+    const table = toTable(['pair.example'], pebble.front, pebble.caFile)
+    const tables = createFolder({ 'pair.ts': `export default ${JSON.stringify(table)}\n` })
+    const serve = (http: number): Promise<Served> =>
+      serveCli(['--http', `127.0.0.1:${http}`, '--https', ':0', 'pair.ts'], {
+        folder: tables.path,
+        env: { DAEMUN_CERTIFICATES: own.path, NODE_ENV: 'production' },
+      })
+    const orders = (): number => pebble.asked.filter((one) => one.startsWith('POST /order-plz')).length
+    const before = orders()
+    // The authority asks on one port, whichever of them has ordered.
+    const both = await Promise.all([serve(0), serve(httpPort)])
+    for (const { adminUrl } of both)
+      await expect
+        .poll(async () => (await fetch(`${adminUrl}/metrics`)).text(), { timeout: 12_000 })
+        .toContain('daemun_certificate_expiring{host="pair.example"} 0')
+    expect(orders() - before).toBe(1)
+    for (const served of both) expect(await served.stop()).toBe(0)
+    tables.remove()
+    own.clear()
   })
 
   it('a gateway that stops in the middle of an order ends', async () => {
@@ -239,6 +263,8 @@ describe.skipIf(!hasPebble)(`an order${hasPebble ? '' : ' (skipped: needs pebble
   let answers = true
   let ahead = 0
   let found: AcmeFiles[] = []
+  /** Who hangs need not do so for half a minute; who answers has time. */
+  const timeoutMs = (): number => (expect.getState().currentTestName?.includes('hangs') ? 3_000 : 30_000)
 
   beforeAll(async () => {
     responder = createServer(async (request, response) => {
@@ -276,7 +302,17 @@ describe.skipIf(!hasPebble)(`an order${hasPebble ? '' : ' (skipped: needs pebble
     const certificates = await openCertificates({ compiled, directory: path, development: false, report, now })
     const files = createAcmeFiles(path)
     const monotonic = (): number => performance.now() + ahead
-    const acme = createAcme({ compiled, directory: path, certificates, files, report, now, monotonic, random: () => 0 })
+    const acme = createAcme({
+      compiled,
+      directory: path,
+      certificates,
+      files,
+      report,
+      now,
+      monotonic,
+      random: () => 0,
+      createClient: (options) => createAcmeClient({ ...options, timeoutMs: timeoutMs() }),
+    })
     found.push(files)
     opened.push({ certificates, acme })
     const shown = (): string | undefined => certificates.filesOf(host)?.certificate
@@ -353,6 +389,12 @@ describe.skipIf(!hasPebble)(`an order${hasPebble ? '' : ' (skipped: needs pebble
     ['is gone', (incoming) => Boolean(incoming.socket.destroy()), /unreachable: https:\/\/127\.0\.0\.1:\d+ \(/],
     ['answers 500', (_, outgoing) => Boolean(outgoing.writeHead(500).end('oops')), /status 500/],
     ['answers with a page', (_, outgoing) => Boolean(outgoing.end('<html>')), /malformed: the authority sends no JSON/],
+    ['hangs', () => true, /unreachable: \S+ \(TimeoutError\); tried/],
+    [
+      'hangs in the middle of an answer',
+      (_, outgoing) => Boolean(outgoing.writeHead(200, { 'content-length': 10 }).write('{')),
+      /unreachable: \S+ \(\w+\); tried/,
+    ],
     ['answers without end', (_, outgoing) => Boolean(outgoing.end('x'.repeat(1_000_000))), /unreachable/],
   ])('of an authority that %s fails, keeps what there is, and succeeds when it is back', async (what, meddle, said) => {
     const host = `${what.replace(/\W/g, '')}.example`
