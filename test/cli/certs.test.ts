@@ -40,7 +40,7 @@ describe('certs dev', () => {
     for (const system of ['Debian, Ubuntu', 'macOS', 'Windows', 'Firefox']) expect(stdout).toContain(`  ${system}\n`)
 
     const served = await serveCli(['--https', ':0', 'shop.ts', 'news.ts'], { folder: folder.path })
-    await expect.poll(() => served.stderr()).toMatch(/https on port \d+/)
+    await expect.poll(() => served.stderr(), { timeout: 12_000 }).toMatch(/https on port \d+/)
     const port = Number(/https on port (\d+)/.exec(served.stderr())?.[1])
     const ca = read('dev', 'authority.pem')
     const get = (host: string): Promise<string> =>

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { isExpiring, toRenewalTime, toRetryDelay } from '#edge/acme-schedule.ts'
 import { compileTables, ConfigError } from '#edge/compile.ts'
 import type { CompiledGateway } from '#edge/compile.ts'
@@ -72,6 +72,7 @@ const compile = (table: Table): Promise<CompiledGateway> =>
   compileTables([{ table }], { environment: {}, development: true })
 
 describe('years of renewing, by a clock of its own', () => {
+  vi.setConfig({ testTimeout: 40_000 })
   const folder = createCertificateFolder()
   let clock = at(0)
   let ticks = 0
@@ -125,7 +126,7 @@ describe('years of renewing, by a clock of its own', () => {
     let since: number | undefined
     while (ticks < end) {
       // The clock may jump: what is due by it is looked at in time.
-      const waitMs = Math.max(1, Math.min(await acme.step(), 12 * hour, end - ticks))
+      const waitMs = Math.max(1, Math.min(await acme.step(), day, end - ticks))
       const { notAfter = 0 } = certificates.filesOf('shop.example') ?? {}
       const goodMs = Math.max(0, Math.min(waitMs, notAfter - clock))
       if (goodMs < waitMs) since ??= ticks + goodMs
@@ -152,12 +153,12 @@ describe('years of renewing, by a clock of its own', () => {
     rmSync(folder.path, { recursive: true, force: true })
   })
 
-  it('three years of 90 days each: an order every 55 to 60 days, and no more', async () => {
+  it('a year of 90 days each: an order every 55 to 60 days, and no more', async () => {
     await open()
     await live(1)
-    expect(await live(1_099)).toBe(0)
-    expect(orders).toBeGreaterThanOrEqual(1_100 / 60 - 1)
-    expect(orders).toBeLessThanOrEqual(1_100 / 55 + 1)
+    expect(await live(364)).toBe(0)
+    expect(orders).toBeGreaterThanOrEqual(365 / 60 - 1)
+    expect(orders).toBeLessThanOrEqual(365 / 55 + 1)
     expect(attempts).toBe(orders)
   })
 
@@ -167,7 +168,7 @@ describe('years of renewing, by a clock of its own', () => {
       await open()
       await live(1)
       answers = (now) => Math.floor((now - at(0)) / day) % 30 === answering
-      expect(await live(600)).toBe(0)
+      expect(await live(300)).toBe(0)
     },
   )
 
@@ -176,7 +177,7 @@ describe('years of renewing, by a clock of its own', () => {
     await open()
     await live(1)
     answers = (now) => Math.floor((now - at(0)) / hour) % 24 === 17
-    expect(await live(60)).toBe(0)
+    expect(await live(24)).toBe(0)
   })
 
   it('an authority that is gone costs little, is said, and found again', async () => {

@@ -10,7 +10,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { compileTables } from '#edge/compile.ts'
 import { createAcmeClient, toCertificateId } from '#edge/node/acme-client.ts'
 import { createAcmeFiles } from '#edge/node/acme-files.ts'
@@ -33,6 +33,9 @@ import type { Meddle, Pebble } from '../support/pebble.ts'
 /** Certificates ordered from a real ACME server, by a gateway that answers its challenges. */
 const folder = createCertificateFolder()
 const main = fileURLToPath(new URL('../../edge/cli/main.ts', import.meta.url))
+/** Machines are busy. */
+const patient = { timeout: 30_000 }
+vi.setConfig({ testTimeout: 40_000 })
 let pebble: Pebble
 let httpPort = 0
 const running: TestGateway[] = []
@@ -87,7 +90,7 @@ async function shake(
 }
 
 const untilSaid = (gateway: TestGateway, text: string | RegExp): Promise<void> =>
-  expect.poll(() => gateway.output(), { timeout: 12_000 }).toMatch(text)
+  expect.poll(() => gateway.output(), patient).toMatch(text)
 
 describe.skipIf(!hasPebble)(`with pebble${hasPebble ? '' : ' (skipped: needs pebble)'}`, () => {
   it('a certificate is there soon after the start, which does not wait for it', async () => {
@@ -137,7 +140,7 @@ describe.skipIf(!hasPebble)(`with pebble${hasPebble ? '' : ' (skipped: needs peb
     const both = await Promise.all([serve(0), serve(httpPort)])
     for (const { adminUrl } of both)
       await expect
-        .poll(async () => (await fetch(`${adminUrl}/metrics`)).text(), { timeout: 12_000 })
+        .poll(async () => (await fetch(`${adminUrl}/metrics`)).text(), patient)
         .toContain('daemun_certificate_expiring{host="pair.example"} 0')
     expect(orders() - before).toBe(1)
     for (const served of both) expect(await served.stop()).toBe(0)
@@ -148,7 +151,7 @@ describe.skipIf(!hasPebble)(`with pebble${hasPebble ? '' : ' (skipped: needs peb
   it('a gateway that stops in the middle of an order ends', async () => {
     pebble.meddle(() => true)
     const gateway = await start(toTable(['middle.example'], pebble.front, pebble.caFile))
-    await expect.poll(() => pebble.asked.includes('GET /dir')).toBe(true)
+    await expect.poll(() => pebble.asked.includes('GET /dir'), patient).toBe(true)
     await gateway.stop()
     running.pop()
   })
@@ -222,7 +225,7 @@ describe('challenges', () => {
     expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
     expect(answer).toMatch(/\r\nX-Request-Id: /)
     expect(answer).toMatch(/\r\nContent-Security-Policy: /)
-    await expect.poll(() => gateway.log().length).toBe(before + 1)
+    await expect.poll(() => gateway.log().length, patient).toBe(before + 1)
     expect(gateway.log().at(-1)).toMatchObject({ status, error: status === 404 ? 'not_found' : 'ambiguous_path' })
     expect(reached).toEqual([])
   })
@@ -529,7 +532,7 @@ it.skipIf(!canJump)(
       let text = ''
       child.stderr.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
       try {
-        await expect.poll(() => text, { timeout: 25_000 }).toMatch(said)
+        await expect.poll(() => text, patient).toMatch(said)
       } finally {
         process.kill(-(child.pid ?? 0), 'SIGTERM')
         await closed
