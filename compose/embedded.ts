@@ -11,6 +11,7 @@ import { startGateway } from '../edge/node/serve.ts'
 import { stopSignal } from '../edge/node/stop-signal.ts'
 import type { Table } from '../edge/table.ts'
 import { requiredVariables } from '../edge/variables.ts'
+import { startEmbeddedGpuWorker } from './gpu-worker.ts'
 import type { Log } from '../origin/kit/api.ts'
 import { originSecrets, startOrigins } from '../origin/systems.ts'
 import type { RunningOrigin } from '../origin/systems.ts'
@@ -28,7 +29,9 @@ async function main(): Promise<void> {
   const unset = [...secrets].filter((name) => !config.environment[name])
   const environment = { ...config.environment, ...keepSecrets(dataDirectory, unset) }
 
-  const origins = await startOrigins({ dataDirectory, environment, log: createOriginLog(dataDirectory) })
+  const log = createOriginLog(dataDirectory)
+  const gpuWorker = await startEmbeddedGpuWorker({ environment, port: config.gpuWorkerPort, log })
+  const origins = await startOriginsOrStop()
   const limiter = await openLimiter(config.redisUrl, report)
   const gateway = await startGatewayOrStop()
   process.stdout.write(toWelcome())
@@ -37,6 +40,7 @@ async function main(): Promise<void> {
   report(end instanceof Error ? `the embedded database stopped: ${end.message}` : '\nstopping: open requests may end')
   await gateway.stop()
   await origins.stop()
+  await gpuWorker.stop()
   limiter.close()
   process.exit(end instanceof Error ? 1 : 0)
 
@@ -59,6 +63,16 @@ async function main(): Promise<void> {
       })
     } catch (error) {
       await origins.stop()
+      await gpuWorker.stop()
+      throw error
+    }
+  }
+
+  async function startOriginsOrStop(): ReturnType<typeof startOrigins> {
+    try {
+      return await startOrigins({ dataDirectory, environment, log })
+    } catch (error) {
+      await gpuWorker.stop()
       throw error
     }
   }
@@ -72,6 +86,7 @@ async function main(): Promise<void> {
       `\nDaemun is up after ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n\n`,
       ...rows,
       `\n  database   ${embedded ? `embedded PostgreSQL in ${join(dataDirectory, 'postgres')}; DATABASE_URL names a server instead` : 'the server that DATABASE_URL names'}\n`,
+      `  models     ${gpuWorker.url}/v1, provider ${gpuWorker.providers.join(', ')}${gpuWorker.isDemo ? '; VLLM_URL names a real one' : ''}\n`,
       `  limits     counted ${limiter.counts}\n`,
       `  operators  ${gateway.adminUrl}/metrics\n`,
       `  logs       ${join(dataDirectory, 'access.log')}, ${join(dataDirectory, 'origins.log')}\n`,

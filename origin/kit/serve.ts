@@ -3,6 +3,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { getRequestListener } from '@hono/node-server'
+import type { HttpBindings } from '@hono/node-server'
 
 export type Listening = {
   /** Where it listens, such as `http://127.0.0.1:8000`. */
@@ -12,7 +13,8 @@ export type Listening = {
 }
 
 type ServeOptions = {
-  fetch: (request: Request) => Response | Promise<Response>
+  /** Also gets Node's own request and answer, for who writes to the socket. */
+  fetch: (request: Request, bindings: HttpBindings) => Response | Promise<Response>
   host: string
   /** 0 takes any free port. */
   port: number
@@ -26,7 +28,9 @@ export async function serve({ fetch, host, port, drainMs = 10_000 }: ServeOption
   server.on('request', hangUpWhenStopping)
   server.on(
     'request',
-    getRequestListener((request) => fetch(request), { overrideGlobalObjects: false }),
+    getRequestListener((request, bindings) => fetch(request, bindings as HttpBindings), {
+      overrideGlobalObjects: false,
+    }),
   )
   server.listen(port, host)
   await once(server, 'listening')

@@ -2,6 +2,8 @@ import { benchCache } from './cache.ts'
 import { benchFiles } from './files.ts'
 import { benchGrowth } from './growth.ts'
 import { benchIdle } from './idle.ts'
+import { benchGpuOverload } from './gpu-overload.ts'
+import { benchGpuRelay } from './gpu-relay.ts'
 import { benchProfile } from './profile.ts'
 import { benchProxy } from './proxy.ts'
 import { benchEvents, benchWebSocket } from './streams.ts'
@@ -19,6 +21,8 @@ const benches: Record<string, { what: string; run: (args: string[]) => Promise<v
   growth: { what: 'CPU per request as a table grows to 10,000 rows or 1,000 hosts', run: benchGrowth },
   idle: { what: 'what 10,000 idle connections cost, beside nginx', run: benchIdle },
   uploads: { what: 'memory and CPU while 1 GB passes to a slow upstream, beside nginx', run: benchUploads },
+  'gpu-relay': { what: "what the GPU worker costs, beside Portkey's gateway", run: benchGpuRelay },
+  'gpu-overload': { what: 'the GPU worker asked for three times what the model can do', run: benchGpuOverload },
   profile: { what: "where the time of Daemun's proxied path goes", run: benchProfile },
 }
 
@@ -26,7 +30,7 @@ const [name = '', ...args] = process.argv.slice(2)
 const bench = Object.hasOwn(benches, name) ? benches[name] : undefined
 if (bench) await bench.run(args)
 else {
-  const lines = Object.entries(benches).map(([known, { what }]) => `  npm run bench -- ${known.padEnd(8)} ${what}\n`)
+  const lines = Object.entries(benches).map(([known, { what }]) => `  npm run bench -- ${known.padEnd(13)} ${what}\n`)
   process.stdout.write(`${name === '' ? '' : `there is no bench '${name}'\n`}benches:\n${lines.join('')}`)
   if (name !== '') process.exitCode = 2
 }

@@ -79,8 +79,8 @@ interface Ports {
   toPage(text: string): string
 }
 
-/** The ports that pages may name; the embedded system takes two in a row. */
-const pagePorts = [8080, 8081, 9090, 9091, 8000, 3000, 3001, 6379]
+/** The ports that pages may name; the embedded system takes three in a row. */
+const pagePorts = [8080, 8081, 8082, 9090, 9091, 8000, 3000, 3001, 6379]
 
 async function findPorts(): Promise<Ports> {
   const free = await findFreePorts()
@@ -105,9 +105,10 @@ async function findPorts(): Promise<Ports> {
 async function findFreePorts(): Promise<number[]> {
   const taken = await Promise.all(pagePorts.map(() => listen(0)))
   const numbers = taken.map((server) => (server.address() as AddressInfo).port)
-  const second = await listen((numbers[0] ?? 0) + 1).catch(() => undefined)
-  for (const server of [...taken, second]) server?.close()
-  return second ? numbers.with(1, (numbers[0] ?? 0) + 1) : findFreePorts()
+  const first = numbers[0] ?? 0
+  const next = await Promise.all([1, 2].map((more) => listen(first + more).catch(() => undefined)))
+  for (const server of [...taken, ...next]) server?.close()
+  return next.every(Boolean) ? numbers.with(1, first + 1).with(2, first + 2) : findFreePorts()
 }
 
 const listen = (port: number): Promise<Server> =>

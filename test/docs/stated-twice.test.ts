@@ -116,7 +116,7 @@ const findVariables = (text: string): string[] =>
 
 /** What programs take from the environment or their bindings, by the ways in which they do. */
 function findVariablesInCode(): string[] {
-  const files = globSync('{edge,origin,compose}/**/*.ts', { cwd: root }).map((file) => read(file))
+  const files = globSync('{edge,origin,gpu-worker,compose}/**/*.ts', { cwd: root }).map((file) => read(file))
   return files.flatMap((text) => [
     ...[...text.matchAll(/\bfrom: \[([^\]]*)\]/g)].flatMap(([, names = '']) => findNames(names)),
     ...[...text.matchAll(/\{([^{}]*)\} = (?:process\.env|bindings|environment)\b/g)].flatMap(([, names = '']) =>

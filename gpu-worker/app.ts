@@ -1,0 +1,154 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { HttpBindings } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { Hono } from 'hono'
+import type { WorkerCaller } from '#origin/kit/worker-tokens.ts'
+import type { Callers } from './caller.ts'
+import { toErrorBody, WorkerError } from './error.ts'
+import type { DeliveryContext } from './relay/delivery.ts'
+import { Delivery, sendError } from './relay/delivery.ts'
+import { readBody } from './requests/body.ts'
+import type { Kind } from './requests/generation.ts'
+import { readGeneration } from './requests/generation.ts'
+
+export interface AppOptions {
+  callers: Callers
+  context: DeliveryContext
+}
+
+/**
+ * The worker's routes. Hono finds the row; what is relayed goes from socket to socket, without a `Request` body or a
+ * `Response` in between.
+ */
+export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: HttpBindings }> {
+  const { chain, limits, telemetry } = context
+  const app = new Hono<{ Bindings: HttpBindings }>()
+
+  const deliver = (kind: Kind) => (c: { env: HttpBindings }) => {
+    serve(kind, c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse)
+    return RESPONSE_ALREADY_SENT
+  }
+  app.post('/v1/chat/completions', deliver('chat'))
+  app.post('/v1/completions', deliver('text'))
+  app.post('/v1/embeddings', deliver('embeddings'))
+
+  app.get('/v1/models', async (c) => {
+    if (!(await callers.read(c.req.header('authorization')))) throw unauthenticated()
+    const data = chain
+      .flatMap((provider) => provider.models())
+      .map(({ id, ownedBy, lengthMax }) => ({
+        id,
+        object: 'model',
+        created: 0,
+        owned_by: ownedBy,
+        ...(lengthMax !== undefined && { max_model_len: lengthMax }),
+      }))
+    return c.json({ object: 'list', data })
+  })
+
+  // Alive is whoever answers at all: the loop turns.
+  app.get('/health', (c) => c.json({ status: 'ok' }))
+  app.get('/ready', (c) => {
+    const reasons = toReasons(context)
+    return c.json({ status: reasons.length === 0 ? 'ready' : 'not ready', reasons }, reasons.length === 0 ? 200 : 503)
+  })
+  app.get('/metrics', (c) =>
+    c.text(telemetry.toText(), 200, { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' }),
+  )
+
+  // Not `all`, which would make two handlers of one for every request.
+  const posts = ['/v1/chat/completions', '/v1/completions', '/v1/embeddings']
+  for (const path of posts)
+    app.on(['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], path, () => {
+      throw new WorkerError('method_not_allowed', 'This path takes POST')
+    })
+  app.notFound((c) => answer(c.req.header('x-request-id'), new WorkerError('not_found', 'There is no such path')))
+  app.onError((error, c) => {
+    if (error instanceof WorkerError) return answer(c.req.header('x-request-id'), error)
+    context.log({ event: 'error', system: 'gpu-worker', error: error.message, stack: error.stack })
+    return answer(c.req.header('x-request-id'), new WorkerError('internal', 'Internal server error'))
+  })
+  return app
+
+  function serve(kind: Kind, request: IncomingMessage, response: ServerResponse): void {
+    const startedAt = context.now()
+    const requestId = readRequestId(request)
+    if (context.open.size >= limits.inFlightMax) {
+      telemetry.admission.add({ outcome: 'overloaded' })
+      return sendError(response, new WorkerError('overloaded', 'Too much to do', { retryAfterSeconds: 1 }), requestId)
+    }
+    const caller = callers.read(request.headers.authorization)
+    if (caller instanceof Promise)
+      caller.then(
+        (verified) => serveTo(verified),
+        (error: Error) => fail(error),
+      )
+    else serveTo(caller)
+
+    function serveTo(verified: WorkerCaller | undefined): void {
+      if (!verified) return sendError(response, unauthenticated(), requestId)
+      readBody(request, limits, (body) => {
+        if (body instanceof WorkerError) {
+          // What is left of it is not read.
+          response.shouldKeepAlive = false
+          return sendError(response, body, requestId)
+        }
+        try {
+          begin(verified, body)
+        } catch (error) {
+          fail(error as Error)
+        }
+      })
+    }
+
+    function begin(verified: WorkerCaller, body: Buffer): void {
+      const generation = readGeneration(kind, body, verified, limits)
+      const deadlineAt = startedAt + readTimeoutMs(request, limits.deadlineMs)
+      const trace = ['traceparent', 'tracestate'].flatMap((name) => {
+        const value = request.headers[name]
+        return typeof value === 'string' && value.length <= 512 ? [name, value] : []
+      })
+      new Delivery(context, { generation, request, response, requestId, startedAt, deadlineAt, trace }).start()
+    }
+
+    function fail(error: Error): void {
+      if (error instanceof WorkerError) return sendError(response, error, requestId)
+      context.log({ event: 'error', system: 'gpu-worker', requestId, error: error.message, stack: error.stack })
+      sendError(response, new WorkerError('internal', 'Internal server error'), requestId)
+    }
+  }
+}
+
+const requestIdPattern = /^[\w.:-]{1,128}$/
+
+function readRequestId({ headers }: IncomingMessage): string {
+  const given = headers['x-request-id']
+  return typeof given === 'string' && requestIdPattern.test(given) ? given : crypto.randomUUID()
+}
+
+/** What the gateway says is left, in its field; never longer than our own. */
+function readTimeoutMs({ headers }: IncomingMessage, ownMs: number): number {
+  const given = headers['x-envoy-expected-rq-timeout-ms']
+  return typeof given === 'string' && /^\d{1,9}$/.test(given) ? Math.min(Number(given), ownMs) : ownMs
+}
+
+const unauthenticated = (): WorkerError =>
+  new WorkerError('unauthenticated', 'A token signed with the secret of this worker is needed')
+
+/** Why requests should go elsewhere for now. */
+function toReasons({ chain, limits, open }: DeliveryContext): string[] {
+  const reasons = chain.map((provider) => provider.readiness())
+  const full = chain.filter(({ pool }) => pool.isFull()).map(({ name }) => `the queue of ${name} is full`)
+  const busy = open.size >= limits.inFlightMax ? ['too many requests are open'] : []
+  return [...(reasons.every((reason) => reason !== undefined) ? reasons : []), ...full, ...busy].filter(
+    (reason) => reason !== undefined,
+  )
+}
+
+function answer(requestId: string | undefined, error: WorkerError): Response {
+  const headers = {
+    'Content-Type': 'application/json',
+    ...(requestId !== undefined && requestIdPattern.test(requestId) && { 'X-Request-Id': requestId }),
+  }
+  return new Response(toErrorBody(error), { status: error.status, headers })
+}
