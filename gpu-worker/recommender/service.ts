@@ -43,6 +43,8 @@ export function createRecommender({
 }: RecommenderOptions): Recommender {
   const tokens = secret === undefined ? undefined : createTokens({ secret, lifetimeSeconds: 60 })
   let shelf: Shelf | undefined
+  /** The films of the shelf, as they were read. */
+  let known = ''
   const app = new Hono()
   app.onError((error, c) => {
     log({ event: 'error', system: 'recommender', error: error.message, stack: error.stack })
@@ -97,11 +99,14 @@ export function createRecommender({
     const films = await readFilms(sql)
     if (films.length === 0) return false
     const newer = await readModel(sql, shelf?.model?.version)
-    const model = newer ? toReady(newer) : shelf?.model
+    const content = JSON.stringify(films)
+    if (!newer && content === known) return true
     const texts = films.map(
       ({ title, genres, tags, overview }) => `${title} ${genres.join(' ')} ${tags.join(' ')} ${overview}`,
     )
-    shelf = toShelf(films, lexicalVectors(texts), today(), model)
+    const vectors = shelf && content === known ? shelf.vectors : lexicalVectors(texts)
+    shelf = toShelf(films, vectors, today(), newer ? toReady(newer) : shelf?.model)
+    known = content
     if (newer) log({ event: 'model', system: 'recommender', version: newer.version, films: newer.films.length })
     return true
   }

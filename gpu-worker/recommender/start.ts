@@ -15,12 +15,14 @@ type StartOptions = {
   host: string
   port: number
   log: Log
-  /** How the first model is learned, where there is none. */
-  training?: Pick<TrainOptions, 'settings' | 'generatedUsers'>
+  /** How the first model is learned, where there is none, and how long after the start: half a minute when absent. */
+  training?: Pick<TrainOptions, 'settings' | 'generatedUsers'> & { afterMs?: number }
 }
 
 const refreshMs = 30_000
-/** While there is no film yet: MovieSir makes the tables, perhaps after us. */
+/** Learning takes a core for some seconds: not while everything starts. */
+const learnAfterMs = 30_000
+/** While there is no film or no model yet: MovieSir makes the tables, perhaps after us. */
 const waitMs = 1_000
 
 /**
@@ -29,6 +31,8 @@ const waitMs = 1_000
  * models every half minute.
  */
 export async function startRecommender({ databaseUrl, embedded, secret, host, port, log, training }: StartOptions) {
+  const { afterMs = learnAfterMs, ...how } = training ?? {}
+  const startedAt = performance.now()
   const database = openDatabase({ name: 'recommender', url: databaseUrl, embedded, connectionsMax: 2 })
   const { sql } = database
   try {
@@ -45,7 +49,7 @@ export async function startRecommender({ databaseUrl, embedded, secret, host, po
         log({ event: 'refresh failed', system: 'recommender', reason: error.message })
         return false
       })
-      if (hasFilms && !recommender.hasModel()) await trainFirst()
+      if (hasFilms && !recommender.hasModel() && performance.now() - startedAt >= afterMs) await trainFirst()
       if (!stopping.signal.aborted) next = setTimeout(() => void look(), recommender.hasModel() ? refreshMs : waitMs)
     }
 
@@ -54,7 +58,7 @@ export async function startRecommender({ databaseUrl, embedded, secret, host, po
         log({
           event: 'trained',
           system: 'recommender',
-          ...(await train(sql, { ...training, threads: 1, signal: stopping.signal })),
+          ...(await train(sql, { ...how, threads: 1, signal: stopping.signal })),
         })
         await recommender.refresh()
       } catch (error) {

@@ -30,7 +30,7 @@ for (const { name, missing, open } of engines) {
         host: '127.0.0.1',
         port: 0,
         log: (entry) => logged.push(entry),
-        training: { settings, generatedUsers: 60 },
+        training: { settings, generatedUsers: 60, afterMs: 0 },
       })
 
     beforeAll(async () => {
