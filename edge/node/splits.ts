@@ -13,6 +13,8 @@ import type { SplitTally } from '../upstreams/split-tally.ts'
 export interface Splits {
   tally: SplitTally
   control: SplitControl
+  /** Serves by other tables from now on; splits of which they say the same go on as they are. */
+  keep(splits: CompiledSplit[]): void
   gauges(): Gauge[]
   stop(): void
 }
@@ -38,15 +40,27 @@ export function startSplits({ splits, report, directory, judgeMs = limits.rollou
       save: (saved: SavedSplits) => store(directory, saved, report),
     }),
   })
-  const judged = splits.some(({ rollout }) => rollout)
-  const timer = judged ? setInterval(look, judgeMs).unref() : undefined
+  let timer: NodeJS.Timeout | undefined
+  watch(splits)
+
+  /** Nothing is looked at every second while nothing is rolled out. */
+  function watch(served: CompiledSplit[]): void {
+    clearInterval(timer)
+    timer = served.some(({ rollout }) => rollout) ? setInterval(look, judgeMs).unref() : undefined
+  }
+
+  function keep(next: CompiledSplit[]): void {
+    tally.keep(next)
+    control.keep(next)
+    watch(next)
+  }
 
   function look(): void {
     control.observe(tally.takeReports())
     control.judge()
   }
 
-  return { tally, control, gauges: () => toGauges(tally), stop: () => clearInterval(timer) }
+  return { tally, control, keep, gauges: () => toGauges(tally), stop: () => clearInterval(timer) }
 }
 
 const fileOf = (directory: string): string => join(directory, 'splits.json')

@@ -11,6 +11,8 @@ import type { SplitReport } from './split-tally.ts'
  * serve or in the only one; what they have counted comes as reports, and weights go to all of them.
  */
 export interface SplitControl {
+  /** Decides about these splits from now on. Those of which the tables say the same go on as they are. */
+  keep(splits: CompiledSplit[]): void
   /** What one process has counted since its last report. */
   observe(reports: SplitReport[]): void
   /** Looks at every rollout that is under way. */
@@ -66,27 +68,40 @@ interface Entry {
 
 export function createSplitControl(options: SplitControlOptions): SplitControl {
   const { splits, now, apply, report, saved = {}, save = () => {} } = options
-  const entries = new Map(splits.map((split) => [split.id, createEntry(split)]))
+  let entries = new Map<string, Entry>()
+  keep(splits)
 
   /** What was saved holds as long as the table says the same of the split as it did then. */
   function createEntry(split: CompiledSplit): Entry {
     const known = saved[split.id]
     const isKnown = known !== undefined && known.declared === split.declared
-    const entry: Entry = {
+    return {
       split,
       weights: isKnown ? known.weights : tableWeights(split),
       state: isKnown ? known.state : 'table',
       rollout: undefined,
       changed: null,
     }
-    return entry
   }
 
-  /** Once all are there, so that a change finds the others to save. */
-  for (const entry of entries.values()) {
-    apply(entry.split.id, entry.weights)
+  function keep(next: CompiledSplit[]): void {
+    const before = entries
+    entries = new Map(
+      next.map((split) => {
+        const known = before.get(split.id)
+        return [split.id, known && known.split.declared === split.declared ? { ...known, split } : createEntry(split)]
+      }),
+    )
+    for (const entry of entries.values()) {
+      apply(entry.split.id, entry.weights)
+      if (before.get(entry.split.id)?.split.declared !== entry.split.declared) beginByItself(entry)
+    }
+  }
+
+  /** A table's rollout that has not ended yet. */
+  function beginByItself(entry: Entry): void {
     const { rollout } = entry.split
-    if (!rollout || (entry.state !== 'table' && entry.state !== 'rolling')) continue
+    if (!rollout || (entry.state !== 'table' && entry.state !== 'rolling')) return
     const share = shareOf(entry.weights, rollout.to)
     if (entry.state === 'table' && share >= (rollout.steps.at(-1) ?? 100)) entry.state = 'done'
     else
@@ -182,6 +197,7 @@ export function createSplitControl(options: SplitControlOptions): SplitControl {
   }
 
   return {
+    keep,
     observe,
     judge,
     setWeights,

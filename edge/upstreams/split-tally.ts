@@ -13,6 +13,8 @@ import type { SideChoice } from './split.ts'
 export interface SplitTally {
   weightsOf(split: CompiledSplit): readonly number[]
   setWeights(id: string, weights: readonly number[]): void
+  /** Serves these splits from now on; what was counted of those that were there stays. */
+  keep(splits: CompiledSplit[]): void
   /** A request has ended. */
   count(choice: SideChoice, outcome: Outcome): void
   /** What was counted since the last time. */
@@ -42,14 +44,25 @@ interface Entry {
 }
 
 export function createSplitTally(splits: CompiledSplit[]): SplitTally {
-  const entries = new Map(splits.map((split) => [split.id, createEntry(split)]))
-  const entryOf = (id: string): Entry => entries.get(id) as Entry
+  let entries = new Map(splits.map((split) => [split.id, createEntry(split)]))
+
+  /** The sides of another split may be others, whatever its name. */
+  function keep(next: CompiledSplit[]): void {
+    entries = new Map(
+      next.map((split) => {
+        const known = entries.get(split.id)
+        const isSame = known?.split.declared === split.declared
+        return [split.id, known && isSame ? { ...known, split } : createEntry(split)]
+      }),
+    )
+  }
 
   function count({ split, index, forced }: SideChoice, outcome: Outcome): void {
-    const { sides, fresh } = entryOf(split.id)
+    const entry = entries.get(split.id)
+    // Who leaves first has seen nothing that could be judged, nor is there anything to judge of what is gone.
+    if (outcome.end === 'client_gone' || entry?.split.declared !== split.declared) return
+    const { sides, fresh } = entry
     const total = sides[index] as SideTotals
-    // Who leaves first has seen nothing that could be judged.
-    if (outcome.end === 'client_gone') return
     const failed = isFailed(outcome)
     total.requests++
     if (failed) total.failures++
@@ -72,10 +85,12 @@ export function createSplitTally(splits: CompiledSplit[]): SplitTally {
   }
 
   return {
-    weightsOf: ({ id }) => entryOf(id).weights,
+    weightsOf: (split) => entries.get(split.id)?.weights ?? tableWeights(split),
     setWeights: (id, weights) => {
-      entryOf(id).weights = weights
+      const entry = entries.get(id)
+      if (entry) entry.weights = weights
     },
+    keep,
     count,
     takeReports,
     totals: () => [...entries.values()],

@@ -92,6 +92,7 @@ interface World {
   weights(id?: string): readonly number[]
   lines: string[]
   saved: SavedSplits
+  keep(splits: CompiledSplit[]): void
   /** Lets time pass, a second at a time, with so many requests to each side in each. */
   pass(seconds: number, traffic: Traffic): void
 }
@@ -147,6 +148,10 @@ async function start(splits: CompiledSplit[], saved: SavedSplits = {}): Promise<
     weights: (id = first.id) => tally.weightsOf(splits.find((one) => one.id === id) as CompiledSplit),
     lines,
     saved: kept,
+    keep: (next) => {
+      tally.keep(next)
+      control.keep(next)
+    },
     pass,
   }
 }
@@ -313,6 +318,38 @@ describe('a change by hand', () => {
       [1, 1],
     ])
     expect(world.control.startRollout('blog/app', 'hand')).toMatchObject({ status: 409 })
+  })
+})
+
+describe('other tables while it runs', () => {
+  it('leave a split of which they say the same as it is, and begin with any other', async () => {
+    const world = await start([await only(rolled())])
+    world.pass(61, { rate: 200 })
+    expect(world.weights()).toEqual([95, 5])
+    const lines = world.lines.length
+    world.keep([await only(rolled())])
+    expect([world.weights(), world.lines.length]).toEqual([[95, 5], lines])
+    world.pass(5, { rate: 200, failing: 1 })
+    expect(world.weights()).toEqual([100, 0])
+    world.keep([await only(rolled())])
+    expect(world.control.all()).toMatchObject([{ state: 'rolled back' }])
+    world.keep([await only(rolled({ minRequests: 51 }))])
+    expect(world.control.all()).toMatchObject([{ state: 'rolling', weights: { blue: 99, green: 1 } }])
+    world.keep([])
+    expect(world.control.all()).toEqual([])
+  })
+
+  it('are not confused by requests of the ones before', async () => {
+    const before = await only(blueGreen())
+    const tally = createSplitTally([before])
+    const three = blueGreen()
+    three.sides['red'] = { servers: ['http://127.0.0.1:3'], weight: 1 }
+    tally.keep([await only(three)])
+    tally.count({ split: before, index: 0, forced: false }, { status: 200, bytes: 0, end: 'done' })
+    expect(tally.totals()[0]?.sides.map(({ requests }) => requests)).toEqual([0, 0, 0])
+    tally.keep([])
+    tally.count({ split: before, index: 0, forced: false }, { status: 200, bytes: 0, end: 'done' })
+    expect(tally.weightsOf(before)).toEqual([90, 10])
   })
 })
 
