@@ -79,6 +79,8 @@ function awaitHeader(
   }
 
   socket.on('error', () => socket.destroy())
+  // Gone already: many proxies look whether a port is open with a connection that they reset at once.
+  if (peer === '') return leave()
   if (!address || !hops.some((hop) => isInNetwork(address, hop))) return refuse('proxy_untrusted')
   socket.on('readable', look)
   socket.once('end', leave)
