@@ -31,6 +31,9 @@ const elsewhere: Record<string, string> = {
   'npx wrangler secret put COWRITE_JWT_SECRET': 'needs an account',
   'npm run recommender -- train': 'needs a stopped system; test/gpu-worker/recommender-service.test.ts learns',
   'npm run moviesir -- seed': 'needs a stopped system; test/origin/moviesir.test.ts loads the catalogue',
+  'npm run bench -- gpu-overload    # three times what the model can do, for a minute': 'measures for minutes',
+  "npm run bench -- gpu-relay       # what it costs, beside the model's server alone and beside Portkey's gateway":
+    'measures for minutes',
   'npx wrangler deploy': 'needs an account',
 }
 

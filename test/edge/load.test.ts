@@ -905,6 +905,8 @@ describe('the types and the shape say the same', () => {
   const inRow = (row: object): unknown => ({ sites: [{ routes: [row] }] })
   const places: [string, string, (value: unknown) => unknown][] = [
     ['Table', '', (value) => value],
+    ['Tls', 'tls', (value) => ({ tls: value })],
+    ['Acme', 'tls.acme', (value) => ({ tls: { acme: value } })],
     ['Upstream', 'upstreams.x', (value) => ({ upstreams: { x: value } })],
     ['Split', 'upstreams.x.split', (value) => ({ upstreams: { x: { split: value } } })],
     ['Side', 'upstreams.x.split.sides.a', (value) => ({ upstreams: { x: { split: { sides: { a: value } } } } })],
