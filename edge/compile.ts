@@ -1,6 +1,3 @@
-import { RegExpRouter } from 'hono/router/reg-exp-router'
-import { SmartRouter } from 'hono/router/smart-router'
-import { TrieRouter } from 'hono/router/trie-router'
 import { toResponseEdits } from './actions/headers.ts'
 import type { ResponseEdits } from './actions/headers.ts'
 import { compileCache, findCacheFaults, keepsAnswers } from './cache/compile-cache.ts'
@@ -16,6 +13,7 @@ import { readHost } from './exchange.ts'
 import { findAnswerFieldFaults, findFieldFaults, findUnseenField } from './field-faults.ts'
 import { readTable } from './read-table.ts'
 import type { FoundFault, ReadRow, ReadSite, ReadTable } from './read-table.ts'
+import { RowRouter } from './row-router.ts'
 import { findNear, suggest } from './shape.ts'
 import { actionNames } from './table-shape.ts'
 import type {
@@ -82,7 +80,7 @@ export interface CompiledSite {
   acme: CompiledAcme | undefined
   /** In order of precedence. */
   routes: CompiledRoute[]
-  router: SmartRouter<CompiledRoute>
+  router: RowRouter<CompiledRoute>
   /** For answers when no row matched. */
   response: ResponseEdits
 }
@@ -416,7 +414,7 @@ function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, 
     site,
     acme: site.hosts.some((host) => acme?.isOrdered(host)) ? acme : undefined,
     routes: [],
-    router: new SmartRouter({ routers: [new RegExpRouter<CompiledRoute>(), new TrieRouter<CompiledRoute>()] }),
+    router: new RowRouter(),
     response: toResponseEdits(site, undefined),
   }
   const rows = routes.flatMap((readRow, row) => {

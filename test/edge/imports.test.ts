@@ -8,7 +8,7 @@ const layers: { part: string; files: RegExp; may: RegExp[] }[] = [
   {
     part: 'the core knows the web and nothing below it',
     files: /^edge\/(?!node\/|worker\/|worker\.ts|cli\/)/,
-    may: [/^(type )?edge\/(?!node\/|worker|cli\/)/, /^(type )?(jose|mrmime|hono\/router\/[\w-]+|@upstash\/ratelimit)$/],
+    may: [/^(type )?edge\/(?!node\/|worker|cli\/)/, /^(type )?(jose|mrmime|hono\/router|@upstash\/ratelimit)$/],
   },
   {
     part: 'Node stands on the core',
