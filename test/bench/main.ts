@@ -9,6 +9,7 @@ import { benchProxy } from './proxy.ts'
 import { benchEvents, benchWebSocket } from './streams.ts'
 import { benchTls } from './tls.ts'
 import { benchUploads } from './uploads.ts'
+import { benchWorker } from './worker.ts'
 
 /** What can be measured. Each takes its own options; `--help` lists them. */
 const benches: Record<string, { what: string; run: (args: string[]) => Promise<void> }> = {
@@ -23,6 +24,7 @@ const benches: Record<string, { what: string; run: (args: string[]) => Promise<v
   uploads: { what: 'memory and CPU while 1 GB passes to a slow upstream, beside nginx', run: benchUploads },
   'gpu-relay': { what: "what the GPU worker costs, beside Portkey's gateway", run: benchGpuRelay },
   'gpu-overload': { what: 'the GPU worker asked for three times what the model can do', run: benchGpuOverload },
+  worker: { what: 'size and start of the Worker, and its CPU per request in workerd', run: benchWorker },
   profile: { what: "where the time of Daemun's proxied path goes", run: benchProfile },
 }
 
