@@ -110,7 +110,7 @@ export const haproxy: Peer = {
   configure({ folder, port, upstreamPort, credentials }) {
     const text = `global
   nbthread 1
-  maxconn 32768
+  maxconn 8192
   log stdout format raw local0
 defaults
   mode http
