@@ -30,6 +30,7 @@ class Nobody extends Writable implements NodeResponse {
 
   flushHeaders(): void {}
   writeContinue(): void {}
+  writeInformation(): void {}
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: () => void): void {
     this.#bytes += chunk.length

@@ -27,6 +27,8 @@ export interface NodeResponse extends Writable {
   writeHead(status: number, headers: string[]): unknown
   flushHeaders(): void
   writeContinue(): void
+  /** An informational answer (1xx); `headers` is flat. */
+  writeInformation(status: number, headers: string[]): unknown
 }
 
 /** Ends a request's account: called exactly once for each. */

@@ -7,6 +7,7 @@ import type { Refusal } from '../error.ts'
 import { fieldValue } from '../exchange.ts'
 import { deadlineField } from '../identity.ts'
 import { refuse } from '../gateway.ts'
+import { toInformationalHeaders } from '../actions/informational.ts'
 import { limits } from '../limits.ts'
 import type { ProxyPlan } from '../plan.ts'
 import { toBodyRefusal } from '../policies/body-size.ts'
@@ -156,7 +157,7 @@ class Forwarding implements AnswerHandler {
   }
 
   onResponseStart(controller: AnswerController, status: number, received: string[]): void {
-    if (status < 200) return this.#onInformational(controller)
+    if (status < 200) return this.#onInformational(controller, status, received)
     this.#upstreamMs = performance.now() - this.#sentAt
     if (status < 502 || status > 504) this.#servers.group.health.succeeded(this.#index, this.#upstreamMs)
     else if (this.#isUnwanted(status)) return controller.abort(unwantedStatus)
@@ -274,10 +275,14 @@ class Forwarding implements AnswerHandler {
     else this.#lease?.client.destroy(timedOut)
   }
 
-  /** 1xx answers are counted, not passed on: few clients expect them, and a flood of them is an attack. */
-  #onInformational(controller: AnswerController): void {
+  /** 1xx answers are passed on to who may get them (RFC 9110 §15.2), and counted: a flood of them is an attack. */
+  #onInformational(controller: AnswerController, status: number, received: string[]): void {
     this.#informational++
-    if (this.#informational > limits.informationalMax) controller.abort(new Error('too many informational answers'))
+    if (this.#informational > limits.informationalMax)
+      return controller.abort(new Error('too many informational answers'))
+    const { request, response } = this.#io
+    if (request.httpVersion === '1.0' || this.#join || this.#settled || response.destroyed) return
+    response.writeInformation(status, toInformationalHeaders(this.#plan.response, received))
   }
 
   #flushSoon(): void {

@@ -259,6 +259,22 @@ class StreamResponse extends Writable implements NodeResponse {
       this.#stream.additionalHeaders({ ':status': 100 })
   }
 
+  writeInformation(status: number, headers: string[]): void {
+    if (this.#sent || this.#stream.closed || this.#stream.destroyed) return
+    const fields = Object.assign<Record<string, string | string[]>, object>(Object.create(null), { ':status': status })
+    for (let i = 0; i < headers.length; i += 2) {
+      const [name, value] = [(headers[i] ?? '').toLowerCase(), headers[i + 1] ?? '']
+      if (connectionFields.has(name)) continue
+      const known = fields[name]
+      fields[name] = known === undefined ? value : [known, value].flat()
+    }
+    try {
+      this.#stream.additionalHeaders(fields)
+    } catch {
+      // A field that HTTP/2 cannot carry: the answer itself is what counts.
+    }
+  }
+
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
     if (!this.#sendHead(false)) return callback(reset())
     this.#stream.write(chunk, (error) => {

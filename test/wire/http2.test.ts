@@ -8,12 +8,15 @@ import { WebSocket } from 'ws'
 import { toRaw } from '#edge/node/http2.ts'
 import { authority, createCertificateFolder, issue } from '../support/certificates.ts'
 import { startTestGateway } from '../support/gateway.ts'
+import { says, startHostileOrigin } from '../support/hostile-origin.ts'
+import type { HostileOrigin } from '../support/hostile-origin.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { startOrigin } from '../support/origin.ts'
 import type { Origin } from '../support/origin.ts'
 
 /** HTTP/2 on the port that ends TLS: the same requests, the same answers, the same bounds. */
 let origin: Origin
+let hints: HostileOrigin
 let gateway: TestGateway
 const certificates = createCertificateFolder()
 const sessions: ClientHttp2Session[] = []
@@ -22,7 +25,7 @@ const start = (): Promise<TestGateway> =>
   startTestGateway(
     {
       name: 'wire',
-      upstreams: { origin: { servers: [origin.url] } },
+      upstreams: { origin: { servers: [origin.url] }, hints: { servers: [hints.url] } },
       sites: [
         {
           hosts: ['a.example'],
@@ -30,6 +33,7 @@ const start = (): Promise<TestGateway> =>
           routes: [
             { path: '/*', proxy: { to: 'origin', websocket: true }, bodyBytesMax: 100_000_000 },
             { path: '/small/*', proxy: { to: 'origin', strip: '/small' }, bodyBytesMax: 1_000 },
+            { path: '/hints', proxy: { to: 'hints' } },
             { path: '/fixed', respond: { status: 200, body: 'fixed' } },
             { path: '/docs/*', files: { root: 'docs' } },
           ],
@@ -42,6 +46,11 @@ const start = (): Promise<TestGateway> =>
 beforeAll(async () => {
   certificates.put('a.example', issue(['a.example']))
   origin = await startOrigin()
+  hints = await startHostileOrigin(
+    says(
+      'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\nKeep-Alive: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
+    ),
+  )
   gateway = await start()
 })
 afterEach(async () => {
@@ -52,6 +61,7 @@ afterEach(async () => {
 afterAll(async () => {
   await gateway.stop()
   await origin.close()
+  await hints.close()
   certificates.clear()
 })
 
@@ -155,6 +165,19 @@ describe('requests', () => {
     const { headers } = await ask(session, { ':path': '/answers/cookies' })
     expect(headers['set-cookie']).toHaveLength(2)
     expect((await ask(session, { ':path': '/wire/large' })).body).toHaveLength(5_000_000)
+  })
+
+  it('get the interim answers of the upstream', async () => {
+    const stream = open().request({ ':path': '/hints' })
+    const interim: [string, unknown][][] = []
+    stream.on('headers', (headers) => interim.push(Object.entries(headers)))
+    expect(await read(stream)).toMatchObject({ status: 200, body: 'ok' })
+    expect(interim).toEqual([
+      [
+        [':status', 103],
+        ['link', '</a>, </b>'],
+      ],
+    ])
   })
 
   it('of many streams are served side by side', async () => {

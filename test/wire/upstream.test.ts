@@ -129,7 +129,8 @@ describe('an answer that cannot be passed on is 502, in the shape of the site', 
       const body = JSON.parse(answer?.body ?? '') as Record<string, unknown>
       expect(body).toMatchObject({ route: 'wire /*', limit, requestId: field(answer!, 'x-request-id') })
       expect(typeof body['value']).toBe('number')
-      expect(client.text()).not.toMatch(/set-cookie|early hints|link:/i)
+      expect(client.text()).not.toMatch(/set-cookie/i)
+      expect(client.text().split('HTTP/1.1 103 ').length - 1).toBeLessThanOrEqual(limits.informationalMax)
       expect(await lastLine()).toMatchObject({ status: 502, path, limit, server: origin.url })
       const failed = origin.requests.at(-1)?.connection ?? -1
       await origin.closed(failed)
@@ -147,15 +148,37 @@ describe('an answer that cannot be passed on is 502, in the shape of the site', 
     expect(JSON.parse(answer.body)).toMatchObject({ route: 'wire /nobody', limit: 'attempts', value: 1 })
     expect(await lastLine()).toMatchObject({ status: 502, cause: 'ECONNREFUSED' })
   })
+})
 
-  it('up to 8 interim answers are swallowed', async () => {
-    const interim = 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(limits.informationalMax)
-    const path = behaving(says(`${interim}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok`))
+describe('interim answers', () => {
+  const hints =
+    'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Hop\r\nX-Hop: h\r\nX-Request-Id: theirs\r\n\r\n'
+  const final = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+
+  it('up to 8 are passed on, without fields of the hop', async () => {
+    const path = behaving(says(hints.repeat(limits.informationalMax) + final))
     const client = await send(get(path))
     const [answer] = await client.read()
     client.socket.destroy()
     expect(answer).toMatchObject({ status: 200, body: 'ok' })
+    const passed = 'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n'.repeat(limits.informationalMax)
+    expect(client.text().startsWith(`${passed}HTTP/1.1 200 `)).toBe(true)
+    expect(client.text()).not.toMatch(/x-hop|theirs/i)
+  })
+
+  it('each is passed on when it comes', async () => {
+    const path = behaving(saysThen(hints, () => {}))
+    const client = await send(get(path))
+    expect(await client.readUntil('\r\n\r\n')).toBe('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n')
+    client.socket.destroy()
+  })
+
+  it('HTTP/1.0 gets none, because it knows none', async () => {
+    const path = behaving(says(hints + final))
+    const client = await send(get(path, '1.0'))
+    await client.closed
     expect(client.text()).toMatch(/^HTTP\/1\.1 200 /)
+    expect(client.answers()).toMatchObject([{ status: 200, body: 'ok' }])
   })
 })
 
