@@ -565,11 +565,12 @@ function compareRoutes(a: CompiledRoute, b: CompiledRoute): number {
  * cannot shadow it: a more specific pattern leaves some of its paths over.
  */
 function findShadowedRows(rows: { made: CompiledRoute; report: ReadTable['report'] }[]): void {
-  for (const [index, { made, report }] of rows.entries()) {
-    const before = rows
-      .slice(0, index)
-      .map((row) => row.made)
-      .filter((earlier) => takesFieldsOf(earlier, made))
+  const known = new Map<string, CompiledRoute[]>()
+  for (const { made, report } of rows) {
+    const pattern = `${made.pattern.kind} ${made.pattern.path}`
+    const earlierOnes = known.get(pattern) ?? []
+    const before = earlierOnes.filter((earlier) => takesFieldsOf(earlier, made))
+    known.set(pattern, [...earlierOnes, made])
     const all = before.find((earlier) => earlier.methods === undefined)
     const taken = new Set(before.flatMap((earlier) => earlier.methods ?? []))
     const covered = made.methods?.every((method) => taken.has(method)) === true
@@ -585,8 +586,6 @@ function findShadowedRows(rows: { made: CompiledRoute; report: ReadTable['report
 }
 
 const takesFieldsOf = (earlier: CompiledRoute, later: CompiledRoute): boolean =>
-  earlier.pattern.kind === later.pattern.kind &&
-  earlier.pattern.path === later.pattern.path &&
   earlier.matchHeaders.every(([name, value]) =>
     later.matchHeaders.some(([other, wanted]) => other === name && (value === true || value === wanted)),
   )
