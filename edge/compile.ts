@@ -5,6 +5,8 @@ import type { CompiledCache } from './cache/cache-plan.ts'
 import { limits } from './limits.ts'
 import { readPattern, toCanonicalPath } from './path.ts'
 import type { PathPattern } from './path.ts'
+import { dropCorsFields, findCorsFaults, toCors } from './policies/cors.ts'
+import type { CompiledCors } from './policies/cors.ts'
 import { bindPolicies } from './policies/index.ts'
 import type { BoundPolicy } from './policies/index.ts'
 import { compileAcme } from './compile-acme.ts'
@@ -36,6 +38,7 @@ import type {
   Upstream,
   UpstreamClientName,
 } from './table.ts'
+import { hasTwin, toTwin } from './twin.ts'
 import { isIdempotent } from './upstreams/retry.ts'
 import { createVerifier, findKeyFaults, findSecretFault } from './token.ts'
 import type { Verifier } from './token.ts'
@@ -83,6 +86,9 @@ export interface CompiledSite {
   router: RowRouter<CompiledRoute>
   /** For answers when no row matched. */
   response: ResponseEdits
+  cors: CompiledCors | undefined
+  /** Whether any row answers browsers that ask first. */
+  hasPreflights: boolean
 }
 
 export interface CompiledRoute {
@@ -102,6 +108,7 @@ export interface CompiledRoute {
   policies: BoundPolicy[]
   action: CompiledAction
   response: ResponseEdits
+  cors: CompiledCors | undefined
   bodyBytesMax: number
 }
 
@@ -267,6 +274,7 @@ async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: C
     if (site.default && gateway.fallback) report(`sites[${index}].default`, 'is set on a second site', 'keep it on one')
     if (site.default) gateway.fallback = compiled
     const edges = site.trustedEdges && findSecretFault(site.trustedEdges.secret)
+    if (site.cors) findCorsFaults(site.cors, `sites[${index}].cors`, report)
     if (edges) report(`sites[${index}].trustedEdges.secret`, edges.problem, edges.fix)
     for (const { at, problem, fix } of findAnswerFieldFaults(site.headers, 'headers'))
       report(`sites[${index}].${at}`, problem, fix)
@@ -416,6 +424,8 @@ function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, 
     routes: [],
     router: new RowRouter(),
     response: toResponseEdits(site, undefined),
+    cors: toCors(site),
+    hasPreflights: false,
   }
   const rows = routes.flatMap((readRow, row) => {
     if (!readRow) return []
@@ -428,6 +438,7 @@ function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, 
   rows.sort((a, b) => compareRoutes(a.made, b.made))
   findShadowedRows(rows)
   compiled.routes = rows.map(({ made }) => made)
+  compiled.hasPreflights = compiled.routes.some(({ cors }) => cors !== undefined)
   for (const route of compiled.routes)
     for (const method of route.methods ?? ['ALL'])
       compiled.router.add(method, `${route.pattern.path}${route.pattern.kind === 'prefix' ? '/*' : ''}`, route)
@@ -452,6 +463,7 @@ function compileRoute(parts: RouteParts): CompiledRoute | undefined {
   const pattern = readPattern(route.path)
   if ('fault' in pattern) return void report('path', `'${route.path}' can match no request`, pattern.fault)
   const action = compileAction(parts)
+  const cors = toCors(site, route)
   const id = `${table} ${route.methods ? `${route.methods.join(',')} ` : ''}${route.path}`
   const policies = bindPolicies({ id: `${id}#${site.hosts[0]}#${row}`, route, site, keys, report })
   for (const { at, problem, fix } of [...findFieldFaults(route), ...findCacheFaults(route)]) report(at, problem, fix)
@@ -469,7 +481,8 @@ function compileRoute(parts: RouteParts): CompiledRoute | undefined {
     errors: route.errors ?? site.errors ?? 'problem',
     policies,
     action,
-    response: toResponseEdits(site, route),
+    response: dropCorsFields(toResponseEdits(site, route), cors),
+    cors,
     bodyBytesMax: route.bodyBytesMax ?? limits.bodyBytesMax,
   }
 }
@@ -629,10 +642,6 @@ function createClaims(gateway: CompiledGateway, { development }: CompileOptions)
 }
 
 const hostFix = 'give each host to one site'
-
-/** 'demo.moviesir.cloud' → 'demo.moviesir.localhost': browsers resolve it to this machine. */
-export const toTwin = (host: string): string => host.replace(/\.[^.]+$/, '.localhost')
-const hasTwin = (host: string): boolean => host.includes('.') && !/[\d\]]$/.test(host)
 
 function findClashingNames(tables: (ReadTable | undefined)[]): void {
   const seen = new Set<string>()

@@ -9,6 +9,7 @@ const errors = {
   ambiguous_path: { status: 400, title: 'Ambiguous path', source: 'client', retryable: false },
   unauthorized: { status: 401, title: 'Unauthorized', source: 'client', retryable: false },
   forbidden: { status: 403, title: 'Forbidden', source: 'client', retryable: false },
+  cors_refused: { status: 403, title: 'Refused to other origins', source: 'client', retryable: false },
   edge_required: { status: 403, title: 'Only through the edge', source: 'client', retryable: false },
   not_found: { status: 404, title: 'Not found', source: 'client', retryable: false },
   method_not_allowed: { status: 405, title: 'Method not allowed', source: 'client', retryable: false },

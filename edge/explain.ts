@@ -20,6 +20,7 @@ import type { Plan, ProxyPlan } from './plan.ts'
 import type { Facts, LimitRule, Limiter } from './runtime.ts'
 import { describeBalance, readCookie, toBalanceKey } from './upstreams/balance.ts'
 import { createGroup } from './upstreams/group.ts'
+import { toCoding } from './actions/compress.ts'
 import { describeWeights, tableWeights } from './upstreams/split.ts'
 
 /** What the gateway would do with a request and why: data, so that people and machines read the same. */
@@ -56,6 +57,8 @@ export type ExplainedAction =
       /** The server that a gateway which has just started would ask. */
       asks: { server: string; reason: string }
       target: string
+      /** How texts that the upstream sends plain reach this client; null: as they are. */
+      compress: string | null
       websocket: boolean
       /** What the row's cache makes of the request; null: it has none. */
       cache: string | null
@@ -204,6 +207,7 @@ function toExplainedAction(plan: Plan): ExplainedAction {
       split: toExplainedSplit(plan),
       asks: toAsked(plan),
       target: plan.target,
+      compress: plan.compress ? describeCoding(toCoding(plan.exchange)) : null,
       websocket: plan.websocket,
       cache: plan.cache ? describeCache(plan.cache) : null,
     }
@@ -329,6 +333,9 @@ function toLimits(plan: Plan, route: CompiledRoute | undefined): Record<string, 
 function pairs(flat: string[]): [string, string][] {
   return Array.from({ length: flat.length / 2 }, (_, index) => [flat[index * 2] ?? '', flat[index * 2 + 1] ?? ''])
 }
+
+const describeCoding = (coding: string | undefined): string =>
+  coding === undefined || coding === 'identity' ? 'the client takes no compressed text' : `texts by ${coding}`
 
 /** A row's action in a few words: 'proxy core (strip /api)'. */
 export function describeAction(action: CompiledAction): string {

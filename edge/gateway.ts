@@ -8,6 +8,7 @@ import type { Refusal } from './error.ts'
 import { fieldValue, identify } from './exchange.ts'
 import type { Exchange, RawRequest } from './exchange.ts'
 import { matchesPattern, stripPrefix } from './path.ts'
+import { readPreflight, toCorsFields } from './policies/cors.ts'
 import type { AnswerPlan, Plan } from './plan.ts'
 import type { BoundPolicy, Verdict } from './policies/index.ts'
 import type { Facts, Runtime } from './runtime.ts'
@@ -43,12 +44,12 @@ export function createGateway<Io, Reply>(compiled: CompiledGateway, runtime: Run
 export function decide(compiled: CompiledGateway, raw: RawRequest, facts: Facts, trace?: Trace): Plan | Promise<Plan> {
   const { exchange, refusal } = identify(raw, facts)
   exchange.site = findSite(compiled, exchange.host)
-  if (refusal) return refuse(exchange, refusal)
+  if (refusal) return refuseUnmatched(exchange, refusal)
   if (!exchange.site)
     return refuse(exchange, { code: 'unknown_host', detail: `no site answers for '${exchange.host}'` })
   if (exchange.site.acme && facts.challenge && isChallenge(exchange)) return answerChallenge(exchange, facts.challenge)
   exchange.route = findRoute(exchange.site, exchange, trace)
-  if (!exchange.route) return refuse(exchange, toUnmatched(exchange.site, exchange))
+  if (!exchange.route) return refuseUnmatched(exchange, toUnmatched(exchange.site, exchange))
   return runPolicies(exchange, exchange.route, facts, trace)
 }
 
@@ -83,6 +84,9 @@ function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string)
 
 /** The first row that the site's router finds and whose fields the request carries. */
 function findRoute(site: CompiledSite, exchange: Exchange, trace?: Trace): CompiledRoute | undefined {
+  const asked =
+    exchange.method === 'OPTIONS' && site.hasPreflights ? findPreflightRoute(site, exchange, trace) : undefined
+  if (asked) return asked
   for (const [route] of site.router.match(exchange.method, exchange.path)[0]) {
     const missing = route.matchHeaders.find(([name, wanted]) => !carries(exchange, name, wanted))
     trace?.candidates.push({
@@ -92,6 +96,17 @@ function findRoute(site: CompiledSite, exchange: Exchange, trace?: Trace): Compi
     if (!missing) return route
   }
   return undefined
+}
+
+/** Whoever asks first whether it may is answered by the row that it asks for; it cannot carry that row's fields yet. */
+function findPreflightRoute(site: CompiledSite, exchange: Exchange, trace?: Trace): CompiledRoute | undefined {
+  const asked = readPreflight(exchange)
+  if (!asked) return undefined
+  const rows = site.router.match(asked.method, exchange.path)[0].map(([row]) => row)
+  const route = rows.find(({ matchHeaders }) => matchHeaders.every(([name]) => asked.headers.includes(name)))
+  if (!route?.cors) return undefined
+  trace?.candidates.push({ route, reason: `is asked for with ${asked.method}` })
+  return route
 }
 
 function carries({ headers }: Exchange, name: string, wanted: string | true): boolean {
@@ -142,10 +157,11 @@ export function decideFurther({ exchange }: Plan, facts: Facts, trace: Trace): P
   return runPolicies(exchange, exchange.route as CompiledRoute, facts, trace, trace.verdicts.length)
 }
 
-const toVerdictPlan = (exchange: Exchange, verdict: Exclude<Verdict, { outcome: 'pass' }>): Plan =>
-  verdict.outcome === 'refuse'
-    ? refuse(exchange, verdict.refusal)
-    : redirect(exchange, verdict.status, verdict.location)
+function toVerdictPlan(exchange: Exchange, verdict: Exclude<Verdict, { outcome: 'pass' }>): Plan {
+  if (verdict.outcome === 'refuse') return refuse(exchange, verdict.refusal)
+  if (verdict.outcome === 'redirect') return redirect(exchange, verdict.status, verdict.location)
+  return answer(exchange, verdict.status, verdict.headers, '')
+}
 
 /** The row's action as a plan. */
 function act(exchange: Exchange, route: CompiledRoute, facts: Facts): Plan {
@@ -188,6 +204,13 @@ function act(exchange: Exchange, route: CompiledRoute, facts: Facts): Plan {
 
 const earlier = (own: number | undefined, asked: number | undefined): number | undefined =>
   own === undefined || asked === undefined ? (own ?? asked) : Math.min(own, asked)
+
+/** Of no row; pages that may read the site's answers may read this one too. */
+function refuseUnmatched(exchange: Exchange, refusal: Refusal): AnswerPlan {
+  const cors = exchange.site?.cors
+  if (cors) exchange.answerHeaders.push(...toCorsFields(cors, exchange))
+  return refuse(exchange, refusal)
+}
 
 /** The answer to a request that the gateway will not serve, in the shape that the site's clients parse. */
 export function refuse(exchange: Exchange, refusal: Refusal): AnswerPlan {

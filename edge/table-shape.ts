@@ -1,6 +1,7 @@
 import { array, either, integer, isBoolean, isRecord, isText, object, oneOf, oneOrMore, record, text } from './shape.ts'
 import type { Check } from './shape.ts'
 import { toMilliseconds } from './duration.ts'
+import { isPageOrigin, readOrigins } from './policies/cors.ts'
 
 /** What `table.ts` says in types, said again for data that no compiler saw. A test holds the two against each other. */
 
@@ -87,6 +88,22 @@ const respond = object({
 
 export const actionNames = ['proxy', 'files', 'redirect', 'respond'] as const
 
+const fieldNames = array(text(fieldName.name, fieldName.what))
+const pageOrigins = text(
+  (value) => readOrigins(value).every(isPageOrigin),
+  "an origin as browsers write it, such as 'https://app.example': no path, no default port, lower case",
+)
+const cors = object({
+  required: { origins: either([isText, pageOrigins], [() => true, array(pageOrigins, { min: 1 })]) },
+  optional: {
+    credentials: oneOf(true, false),
+    methods: array(text(/^[A-Z]+(-[A-Z]+)*$/, 'an upper-case method'), { min: 1 }),
+    headers: either([isText, oneOf('*')], [() => true, fieldNames]),
+    exposedHeaders: fieldNames,
+    maxAgeSeconds: integer({ min: 0, max: 86_400 }),
+  },
+})
+
 const duration = integer({ min: 0, max: 2_147_483_647 })
 const cache = object({
   optional: {
@@ -121,6 +138,7 @@ const route = object({
     cache: either([isText, oneOf('no-store', 'revalidate', 'immutable', 'shared')], [() => true, cache]),
     headers,
     compress: oneOf(true, false),
+    cors: either([isBoolean, oneOf(false)], [() => true, cors]),
     errors,
     requestHeaders: edits,
     responseHeaders: edits,
@@ -163,6 +181,7 @@ const site = object({
     errors,
     headers,
     compress: oneOf(true, false),
+    cors,
   },
 })
 

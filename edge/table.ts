@@ -158,6 +158,8 @@ export interface Site {
   errors?: ErrorShape
   /** Security headers of every answer: a preset, or names and values. Default 'basic'. */
   headers?: HeadersPreset | Record<string, string>
+  /** Whose pages, from other origins, may read the answers; preflights are answered here. Default nobody's. */
+  cors?: Cors
   /** Compresses texts that upstreams send plain, for clients that take that. Default false. */
   compress?: boolean
   /** Tells clients in Server-Timing how long gateway and upstream took. Default false. */
@@ -205,6 +207,8 @@ export interface Policies {
   cache?: CachePreset | Cache
   /** Security headers of this row, instead of the site's. */
   headers?: HeadersPreset | Record<string, string>
+  /** Whose pages may read this row's answers, instead of the site's; false: the upstream says it itself. */
+  cors?: false | Cors
   /** Whether the upstream's texts are compressed on this row, instead of the site's. */
   compress?: boolean
   /** The shape of the gateway's own error bodies on this row, instead of the site's. */
@@ -213,6 +217,22 @@ export interface Policies {
   requestHeaders?: HeaderEdits
   /** Edits of the answer's fields on their way to the client. */
   responseHeaders?: HeaderEdits
+}
+
+/** Cross-origin resource sharing (Fetch, "CORS protocol"). */
+export interface Cors {
+  /** Such as 'https://app.example'; one text may name several between commas. '*': any, without credentials. */
+  origins: string | string[]
+  /** Lets browsers send cookies along. Default false. */
+  credentials?: boolean
+  /** What pages may ask with. Default GET, HEAD, POST, PUT, PATCH and DELETE. */
+  methods?: string[]
+  /** Fields that pages may send; '*': any, without credentials. Default Authorization and Content-Type. */
+  headers?: '*' | string[]
+  /** Fields of answers that pages may read, besides the gateway's own. */
+  exposedHeaders?: string[]
+  /** How long browsers need not ask again. Default 600. */
+  maxAgeSeconds?: number
 }
 
 /**

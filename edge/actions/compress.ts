@@ -27,7 +27,7 @@ export function toCompressed(
   headers: string[],
 ): { coding: Exclude<Coding, 'identity'> | undefined; headers: string[] } {
   if (!mayBeCompressed(exchange, status, headers)) return { coding: undefined, headers }
-  const coding = chooseCoding(fieldValue(exchange.headers, 'accept-encoding'), codings)
+  const coding = toCoding(exchange)
   const compresses = coding !== undefined && coding !== 'identity' && exchange.method !== 'HEAD'
   const sent: string[] = []
   for (let i = 0; i < headers.length; i += 2) {
@@ -42,6 +42,10 @@ export function toCompressed(
   if (compresses) sent.push('Content-Encoding', coding)
   return { coding: compresses ? coding : undefined, headers: sent }
 }
+
+/** What this client's texts are compressed with; undefined: it takes none of the codings there are. */
+export const toCoding = (exchange: Exchange): Coding | undefined =>
+  chooseCoding(fieldValue(exchange.headers, 'accept-encoding'), codings)
 
 function mayBeCompressed(exchange: Exchange, status: number, headers: string[]): boolean {
   if (status === 204 || status === 205 || status === 206 || status === 304) return false

@@ -2,6 +2,7 @@ import { toFaultLine } from '../compile.ts'
 import type { CompiledGateway, CompiledRoute, CompiledSite, Fault } from '../compile.ts'
 import { describeAction } from '../explain.ts'
 import type { ExplainedAction, Explanation } from '../explain.ts'
+import { describeCors } from '../policies/cors.ts'
 import type { TokenSource } from '../table.ts'
 import { toColumns } from './paint.ts'
 import type { Paint } from './paint.ts'
@@ -43,6 +44,7 @@ function describeSite({ site, errors, routes }: CompiledSite): string {
   const https = routes.flatMap(({ policies }) => policies).find(({ name }) => name === 'https')
   return [
     ...(https ? [`https: ${https.describe.replace(/^no redirect/, 'redirect')}`] : ['http and https']),
+    ...(site.cors ? [describeCors(site.cors)] : []),
     ...(site.trustedEdges ? ['only through the edge'] : []),
     ...(site.default ? ['answers for unknown hosts'] : []),
     `errors as ${errors}`,
@@ -60,6 +62,8 @@ function describeChecks({ route, policies }: CompiledRoute): string[] {
   const where = sources.join() === 'bearer' ? '' : ` in ${sources.join(' or ')}`
   return [
     ...(route.https === false ? ['also over http'] : []),
+    ...(route.cors === false ? ['CORS of the upstream'] : []),
+    ...(route.cors ? [describeCors(route.cors)] : []),
     ...limits,
     ...(auth ? [`${auth.optional ? 'optional ' : ''}token of ${auth.jwt}${where}`] : []),
   ]
@@ -143,7 +147,12 @@ function showPassedOver({ passedOver, site }: Explanation, paint: Paint): string
 }
 
 function showPolicy({ name, asks, outcome, reason }: Explanation['policies'][number], paint: Paint): string[] {
-  const marks: Record<string, string> = { pass: paint.good('✓'), redirect: paint.accent('→'), refuse: paint.bad('✗') }
+  const marks: Record<string, string> = {
+    pass: paint.good('✓'),
+    answer: paint.good('✓'),
+    redirect: paint.accent('→'),
+    refuse: paint.bad('✗'),
+  }
   return [`${marks[outcome] ?? paint.dim('·')} ${name}`, asks, paint.dim(reason)]
 }
 
@@ -172,7 +181,8 @@ type SplitShown = NonNullable<(ExplainedAction & { kind: 'proxy' })['split']>
 function showAction(action: ExplainedAction, paint: Paint): string {
   if (action.kind === 'proxy') {
     const what = `proxy ${action.upstream} ${action.target}`
-    return `${paint.bold(what)}${action.websocket ? ' as a WebSocket' : ''}  ${paint.dim(`at ${action.servers.join(', ')}`)}`
+    const how = `${action.websocket ? ' as a WebSocket' : ''}${action.compress ? `, ${action.compress}` : ''}`
+    return `${paint.bold(what)}${how}  ${paint.dim(`at ${action.servers.join(', ')}`)}`
   }
   if (action.kind === 'files') {
     const spa = action.spa ? ', index.html for pages' : ''

@@ -299,6 +299,8 @@ interface RunningTls {
   stop(): Promise<unknown>
   /** Closes what is still open. */
   cut(): void
+  /** Connections that speak HTTP/2. */
+  http2(): number
 }
 
 type RequireHeader = (listener: NetServer, timeoutMs: number | undefined) => void
@@ -353,6 +355,7 @@ async function startTls(
     certificates: () => certificates.gauges().flatMap(toDaysLeft),
     stop,
     cut: http2.destroy,
+    http2: http2.count,
   }
 }
 

@@ -6,6 +6,7 @@ import type { Route, Site } from '../table.ts'
 import type { Verifier } from '../token.ts'
 import { bindAuth } from './auth.ts'
 import { bindBodySize } from './body-size.ts'
+import { bindCors } from './cors.ts'
 import { bindHttps } from './https.ts'
 import { bindAddressLimit, bindSubjectLimit } from './limit.ts'
 import { bindTrustedEdges } from './trusted-edges.ts'
@@ -17,13 +18,14 @@ import { bindTrustedEdges } from './trusted-edges.ts'
 const policies: Bind[] = [
   bindTrustedEdges, // first: it settles who the client is, which every later policy believes
   bindHttps, // before anything that costs: what came in the clear is only sent elsewhere
+  bindCors, // before all that refuse: pages must be able to read that, and a browser that asks first has no token
   bindAddressLimit, // before auth: a bad token must not cost a signature or a key fetch
   bindBodySize, // before auth: what is too large by its own word needs no identity to be refused
   bindAuth,
   bindSubjectLimit, // after auth: it needs the claims
 ]
 
-type PolicyName = 'trusted-edges' | 'https' | 'limit' | 'body-size' | 'auth'
+type PolicyName = 'trusted-edges' | 'https' | 'cors' | 'limit' | 'body-size' | 'auth'
 
 /** What a policy is made from: a row, its site, and what names in them stand for. */
 export interface Binding {
@@ -50,6 +52,8 @@ export type Verdict =
   | { outcome: 'pass'; reason: string }
   | { outcome: 'refuse'; reason: string; refusal: Refusal }
   | { outcome: 'redirect'; reason: string; status: number; location: string }
+  /** `headers` is flat. */
+  | { outcome: 'answer'; reason: string; status: number; headers: string[] }
 
 export const bindPolicies = (binding: Binding): BoundPolicy[] =>
   policies.map((bind) => bind(binding)).filter((policy) => policy !== undefined)

@@ -15,6 +15,15 @@ export default {
       // Clients dial the virtual machine's address on a host-only network: plain http, so there is no redirect.
       hosts: ['homework-helper.example', '192.168.56.10'],
       errors: 'fastapi',
+      // The pages that the API lets in too: they must be able to read what is refused here.
+      cors: {
+        origins:
+          '${HOMEWORK_HELPER_CORS_ORIGINS:-http://localhost:3000,http://localhost:8000,http://127.0.0.1:8000,http://192.168.56.1:8000}',
+        credentials: true,
+        methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+        headers: ['Authorization', 'Content-Type', 'Idempotency-Key'],
+        exposedHeaders: ['Idempotency-Replayed'],
+      },
       // Everywhere 10 s: clients give up after 5 to 10, and what comes later reaches nobody.
       routes: [
         // What gives tokens cannot ask for one.
@@ -35,9 +44,6 @@ export default {
           bodyBytesMax: 16_384,
           proxy: { to: 'api', readTimeoutMs: 10_000 },
         },
-
-        // A browser asks before it sends a token (CORS); the API knows which origins may.
-        { path: '/api/v1/*', methods: ['OPTIONS'], proxy: { to: 'api', readTimeoutMs: 10_000 } },
 
         // Everything else of the API needs a token, also what does not exist: a stranger learns nothing by asking.
         { path: '/api/v1/*', auth: { jwt: 'api' }, proxy: { to: 'api', readTimeoutMs: 10_000 } },

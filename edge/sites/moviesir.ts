@@ -138,6 +138,8 @@ export default {
       hosts: ['api.moviesir.cloud'],
       https: { hsts: { maxAgeSeconds: 63_072_000, includeSubDomains: true } },
       errors: 'fastapi',
+      // Anybody's pages, with a key or a token in a field, never with cookies; refusals of ours too.
+      cors: { origins: '*', headers: '*' },
       routes: [
         {
           path: '/.well-known/acme-challenge/*',

@@ -6,6 +6,7 @@ import { auth } from './cases/auth.ts'
 import { cache } from './cases/cache.ts'
 import { edges } from './cases/edges.ts'
 import { errors } from './cases/errors.ts'
+import { cors } from './cases/cors.ts'
 import { files } from './cases/files.ts'
 import { headers } from './cases/headers.ts'
 import { limits } from './cases/limits.ts'
@@ -26,6 +27,7 @@ const groups: Record<string, Case[]> = {
   routing,
   auth,
   headers,
+  'pages of other origins': cors,
   limits,
   errors,
   redirects,

@@ -161,6 +161,40 @@ const shop: Table = {
     { hosts: ['*.eu.shop.example'], routes: [{ path: '/*', respond: { status: 200, body: 'longer wildcard' } }] },
     { hosts: ['api.shop.example'], routes: [{ path: '/*', respond: { status: 200, body: 'exact host' } }] },
     {
+      hosts: ['pages.example'],
+      cors: {
+        origins: ['https://app.example', '${PAGES:-http://127.0.0.1:3000, http://localhost:3000}'],
+        credentials: true,
+        methods: ['GET', 'POST', 'PUT'],
+        headers: ['Authorization', 'Content-Type', 'X-Key'],
+        exposedHeaders: ['X-Origin'],
+        maxAgeSeconds: 60,
+      },
+      routes: [
+        { path: '/echo/*', proxy: { to: 'origin' } },
+        { path: '/answers/*', proxy: { to: 'origin' } },
+        { path: '/here', respond: { status: 200, body: 'here' } },
+        { path: '/auth', auth: { jwt: 'secret' }, proxy: { to: 'origin' } },
+        {
+          path: '/limit',
+          limit: { by: { header: 'x-key' }, requests: 1, per: '1 h' },
+          respond: { status: 200, body: 'once' },
+        },
+        { path: '/body', bodyBytesMax: 10, proxy: { to: 'dead' } },
+        { path: '/dead', proxy: { to: 'dead' } },
+        { path: '/only', methods: ['GET', 'OPTIONS'], respond: { status: 200, body: 'only' } },
+        { path: '/beta', matchHeaders: { 'x-beta': true }, respond: { status: 200, body: 'beta' } },
+        { path: '/beta', respond: { status: 200, body: 'all' } },
+        {
+          path: '/public',
+          cors: { origins: '*', headers: '*' },
+          respond: { status: 200, body: 'public' },
+        },
+        { path: '/own/*', cors: false, proxy: { to: 'origin', strip: '/own' } },
+        { path: '/own', cors: false, proxy: { to: 'origin', path: '/answers/cors' } },
+      ],
+    },
+    {
       hosts: ['files.example'],
       routes: [
         { path: '/*', files: { root: '${FILES:-}origin/shop/web', spa: true, immutable: ['js'], noStore: ['sw.js'] } },

@@ -1,11 +1,11 @@
 import { globSync, readdirSync, readFileSync, existsSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { toTwin } from '#edge/compile.ts'
 import { errorFacts } from '#edge/error.ts'
 import type { ErrorCode } from '#edge/error.ts'
 import { limits } from '#edge/limits.ts'
 import { tables } from '#edge/sites/index.ts'
 import type { Table } from '#edge/table.ts'
+import { toTwin } from '#edge/twin.ts'
 
 /** What the pages say and something else says too. */
 const root = new URL('../../', import.meta.url)

@@ -315,6 +315,40 @@ const cases: [name: string, table: unknown, faults: string[]][] = [
     ],
   ],
   [
+    'whose origins no browser writes, or that says of them what no browser obeys',
+    withSite({
+      cors: { origins: ['*', 'https://app.example'], credentials: true, headers: '*' },
+      routes: [
+        { path: '/a', cors: { origins: 'https://app.example/' }, respond: { status: 200 } },
+        { path: '/b', cors: { origins: 'http://app.example:80, https://App.example' }, respond: { status: 200 } },
+        { path: '/c', cors: { origins: ['null', '*.app.example'] }, respond: { status: 200 } },
+        { path: '/d', cors: { origins: ['https://a.example', '*'] }, respond: { status: 200 } },
+        {
+          path: '/e',
+          cors: { origins: '["https://a.example", "https://b.example"]' },
+          responseHeaders: { set: { 'access-control-allow-origin': '*' } },
+          respond: { status: 200 },
+        },
+      ],
+    }),
+    [
+      "shop: sites[0].cors.origins has '*' and others: leave '*' out, or the others",
+      "shop: sites[0].cors.credentials cannot go with the origin '*': list the origins whose pages may use them",
+      "shop: sites[0].cors.headers cannot be '*' with credentials: list them",
+      ...[
+        ["'/a', cors.origins is 'https://app.example/'"],
+        ["'/b', cors.origins is 'http://app.example:80, https://App.example'"],
+        ["'/c', cors.origins[0] is 'null'"],
+        ["'/c', cors.origins[1] is '*.app.example'"],
+      ].map(
+        ([what]) =>
+          `shop: row ${what}: write an origin as browsers write it, such as 'https://app.example': no path, no default port, lower case`,
+      ),
+      "shop: row '/d', cors.origins has '*' and others: leave '*' out, or the others",
+      "shop: row '/e', cors says what the row also sets: access-control-allow-origin: drop 'access-control-allow-origin'",
+    ],
+  ],
+  [
     'whose variables are missing, without complaints about what they would bring',
     {
       name: 'shop',
@@ -918,6 +952,8 @@ describe('the types and the shape say the same', () => {
     ['Site', 'sites[0]', (value) => ({ sites: [value] })],
     ['Https', 'sites[0].https', (value) => ({ sites: [{ https: value }] })],
     ['TrustedEdges', 'sites[0].trustedEdges', (value) => ({ sites: [{ trustedEdges: value }] })],
+    ['Cors', 'sites[0].cors', (value) => ({ sites: [{ cors: value }] })],
+    ['Cors', 'sites[0].routes[0].cors', (value) => inRow({ cors: value })],
     ['Route', 'sites[0].routes[0]', (value) => ({ sites: [{ routes: [value] }] })],
     ['Limit', 'sites[0].routes[0].limit', (value) => inRow({ limit: value })],
     ['Auth', 'sites[0].routes[0].auth', (value) => inRow({ auth: value })],

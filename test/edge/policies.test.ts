@@ -14,19 +14,24 @@ async function statusOf(decisions: Decisions, asked = {}): Promise<number> {
 }
 
 describe('policies', () => {
-  it('run in one order: edge, https, address, size, token, subject', async () => {
+  it('run in one order: edge, https, cors, address, size, token, subject', async () => {
     const limit: Limit[] = [
       { by: 'subject', requests: 5, per: '1 m' },
       { by: 'address', requests: 5, per: '1 m' },
     ]
     const decisions = await createDecisions(
-      toTable([{ ...hello, limit, auth: { jwt: 'access' } }], { https: true, trustedEdges: { secret } }),
+      toTable([{ ...hello, limit, auth: { jwt: 'access' } }], {
+        https: true,
+        cors: { origins: '*' },
+        trustedEdges: { secret },
+      }),
       { isEdge: true },
     )
     const headers = { authorization: `Bearer ${await signToken()}` }
     expect(await decisions.verdictsOf({ headers })).toEqual([
       'trusted-edges pass',
       'https pass',
+      'cors pass',
       'limit pass',
       'body-size pass',
       'auth pass',

@@ -123,6 +123,17 @@ const answers: Record<string, OriginAnswer> = {
     body: 'c',
   },
   '/answers/cached-error': { status: 404, headers: ['Cache-Control', 'max-age=1'], body: 'not here' },
+  '/answers/cors': {
+    status: 200,
+    headers: toFlat({
+      'Access-Control-Allow-Origin': "the upstream's own",
+      'access-control-allow-credentials': 'false',
+      'Access-Control-Allow-Methods': 'PATCH',
+      'Access-Control-Expose-Headers': 'X-Secret',
+      Vary: 'Origin',
+    }),
+    body: 'c',
+  },
   '/answers/moved': { status: 302, headers: ['Location', 'http://elsewhere.example/'], body: '' },
   '/answers/unmodified': { status: 304, headers: ['ETag', '"1"'], body: '' },
   '/answers/empty': { status: 204, headers: [], body: '' },
