@@ -14,6 +14,8 @@ import { createProgressWatch } from './progress.ts'
 export interface Http2Connections {
   /** Speaks HTTP/2 on a connection from now on. */
   open(socket: TLSSocket): void
+  /** How many there are. */
+  count(): number
   /** Says GOAWAY to all; open streams may end, then their connections are closed. */
   close(): void
   /** Closes all of them at once. */
@@ -94,7 +96,7 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
     for (const session of sessions.keys()) session.destroy()
   }
 
-  return { open, close, destroy }
+  return { open, count: () => sessions.size, close, destroy }
 }
 
 interface Activity {
@@ -285,7 +287,11 @@ class StreamResponse extends Writable implements NodeResponse {
 
   override _final(callback: (error?: Error | null) => void): void {
     const stream = this.#stream
-    if (!this.#sent) return callback(this.#sendHead(true) ? null : reset())
+    if (!this.#sent) {
+      if (!this.#sendHead(true)) return callback(reset())
+      // On its way only then: closing the stream before (`_destroy`) would take the head along.
+      return void setImmediate(callback)
+    }
     if (stream.closed || stream.destroyed) return callback(reset())
     stream.end(() => callback())
   }

@@ -180,7 +180,11 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       token: options.adminToken,
       notReady: () => (draining ? 'draining' : undefined),
       gauges: () => [
-        { name: 'daemun_client_connections', help: 'Open connections of clients.', value: connections },
+        {
+          name: 'daemun_client_connections',
+          help: 'Open connections of clients.',
+          value: connections + (tls?.http2() ?? 0),
+        },
         { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
         ...(options.tracer?.gauges() ?? []),
         ...toUpstreamGauges(pool),

@@ -79,7 +79,7 @@ export function createWireClient(port: number, toHopFields: ToHopFields) {
   return { fetch, connectWebSocket, close: () => agent.destroy() }
 }
 
-const isWhole = (body: NonNullable<ContractRequest['body']>): body is string | Uint8Array =>
+export const isWhole = (body: NonNullable<ContractRequest['body']>): body is string | Uint8Array =>
   typeof body === 'string' || body instanceof Uint8Array
 
 const toResponse = (answer: IncomingMessage): ContractResponse => ({

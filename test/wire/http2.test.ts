@@ -195,6 +195,19 @@ describe('requests', () => {
   })
 })
 
+describe('connections', () => {
+  it('are counted with those of HTTP/1.1, and no longer when they are closed', async () => {
+    const before = await gateway.metric('daemun_client_connections')
+    const session = open()
+    await ask(session, { ':path': '/fixed' })
+    expect(await gateway.metric('daemun_client_connections')).toBe(before + 1)
+    const closed = once(session, 'close')
+    session.close()
+    await closed
+    while ((await gateway.metric('daemun_client_connections')) !== before) await new Promise(setImmediate)
+  })
+})
+
 describe('what breaks off', () => {
   it.each(['/wire/cut', '/wire/cut-chunked'])('an answer that is cut (%s) resets the stream', async (path) => {
     const session = open()
