@@ -53,6 +53,11 @@ export const limits = {
   /** Faulty frames and refused streams on one HTTP/2 connection; then it is closed. */
   invalidFramesMax: 100,
   rejectedStreamsMax: 100,
+  /** PING and SETTINGS frames of one HTTP/2 connection within `progressLookMs`; then it is closed. */
+  controlFramesMax: 1_000,
+  /** Bytes on one HTTP/2 connection that are neither requests nor bodies, above what comes in `…PerSecond`; then it is closed. */
+  overheadBytesMax: 1_048_576,
+  overheadBytesPerSecond: 32_768,
   /** How long a client may go on sending what nobody reads before its connection is closed, and how long pause. */
   lingerMs: 30_000,
   lingerIdleMs: 3_000,

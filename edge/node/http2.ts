@@ -30,7 +30,7 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
 
   function open(socket: TLSSocket): void {
     const session = performServerHandshake(socket, sessionOptions)
-    const activity: Activity = { open: new Set(), count: 0, quietSince: now() }
+    const activity: Activity = { socket, open: new Set(), count: 0, quietSince: now(), ...noOverhead(now()) }
     sessions.set(session, activity)
     // What is wrong with one connection has closed it already, and is nobody else's matter.
     session.on('error', () => {})
@@ -38,10 +38,13 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
       sessions.delete(session)
       for (const response of activity.open) response.destroy()
     })
+    const countControl = (): void => void (++activity.control > limits.controlFramesMax && session.destroy())
+    session.on('ping', countControl)
+    session.on('remoteSettings', countControl)
     session.on('stream', (stream, _headers, flags, rawHeaders) => {
       stream.on('error', () => {})
       activity.count++
-      const response = serve(stream, { flags, rawHeaders, socket })
+      const response = serve(stream, { flags, rawHeaders, socket, activity })
       activity.open.add(response)
       response.once('close', () => {
         activity.open.delete(response)
@@ -55,10 +58,10 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
     if (closing) session.close()
   }
 
-  function serve(stream: ServerHttp2Stream, { flags, rawHeaders, socket }: Opened): StreamResponse {
+  function serve(stream: ServerHttp2Stream, { flags, rawHeaders, socket, activity }: Opened): StreamResponse {
     const endsHere = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0
     const raw = toRaw(rawHeaders, endsHere, socket.remoteAddress ?? '')
-    const request = new StreamRequest(stream, { socket, endsHere, headers: toFields(raw.headers) })
+    const request = new StreamRequest(stream, { socket, endsHere, headers: toFields(raw.headers), activity })
     const response = new StreamResponse(stream, request)
     const io: NodeIo = {
       request: request satisfies NodeRequest,
@@ -77,7 +80,12 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
   function look(): void {
     progress.look()
     const at = now()
-    for (const [session, { open: streams, count, quietSince }] of sessions) {
+    for (const [session, activity] of sessions) {
+      if (isOverhead(activity, at)) {
+        session.destroy()
+        continue
+      }
+      const { open: streams, count, quietSince } = activity
       const quietMs = at - quietSince
       if (streams.size > 0 || quietMs < (count === 0 ? limits.headTimeoutMs : limits.clientIdleMs)) continue
       // Said goodbye to before, and still there.
@@ -100,17 +108,48 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
 }
 
 interface Activity {
+  socket: Socket
   /** Answers that have not ended. */
   open: Set<StreamResponse>
   /** Streams there were. */
   count: number
   quietSince: number
+  /** Bytes of bodies that were read. */
+  bodyBytes: number
+  /** PING and SETTINGS frames since the last look. */
+  control: number
+  /** What was seen at the last look, and how much of it was for nothing. */
+  look: { at: number; useful: number; bytesRead: number; overhead: number }
+}
+
+const noOverhead = (at: number): Pick<Activity, 'bodyBytes' | 'control' | 'look'> => ({
+  bodyBytes: 0,
+  control: 0,
+  look: { at, useful: 0, bytesRead: 0, overhead: 0 },
+})
+
+/**
+ * Frames cost work also when they carry nothing, and OpenSSL and nghttp2 take any number of some. A request may be as
+ * large as its bound, and whoever takes a large answer says so in many small frames.
+ */
+function isOverhead(activity: Activity, at: number): boolean {
+  const { socket, count, bodyBytes, look } = activity
+  const useful = bodyBytes + count * limits.headBytesMax + socket.bytesWritten / 16
+  const overhead =
+    look.overhead +
+    (socket.bytesRead - look.bytesRead) -
+    (useful - look.useful) -
+    ((at - look.at) * limits.overheadBytesPerSecond) / 1_000
+  activity.control = 0
+  activity.look = { at, useful, bytesRead: socket.bytesRead, overhead: Math.max(0, overhead) }
+  return overhead > limits.overheadBytesMax
 }
 
 interface Opened {
   flags: number
   rawHeaders: string[]
   socket: Socket
+  activity: Activity
 }
 
 const sessionOptions = {
@@ -175,14 +214,21 @@ class StreamRequest extends Readable {
   complete: boolean
   bytesRead = 0
   readonly #stream: ServerHttp2Stream
+  readonly #activity: Activity
   #started = false
 
   constructor(
     stream: ServerHttp2Stream,
-    { socket, endsHere, headers }: { socket: Socket; endsHere: boolean; headers: IncomingHttpHeaders },
+    {
+      socket,
+      endsHere,
+      headers,
+      activity,
+    }: { socket: Socket; endsHere: boolean; headers: IncomingHttpHeaders; activity: Activity },
   ) {
     super()
     this.#stream = stream
+    this.#activity = activity
     this.socket = socket
     this.headers = headers
     this.complete = endsHere
@@ -198,6 +244,7 @@ class StreamRequest extends Readable {
     this.#started = true
     stream.on('data', (chunk: Buffer) => {
       this.bytesRead += chunk.length
+      this.#activity.bodyBytes += chunk.length
       if (!this.push(chunk)) stream.pause()
     })
     stream.once('end', () => {

@@ -11,6 +11,7 @@ import { startTestGateway } from '../support/gateway.ts'
 import { says, startHostileOrigin } from '../support/hostile-origin.ts'
 import type { HostileOrigin } from '../support/hostile-origin.ts'
 import type { TestGateway } from '../support/gateway.ts'
+import { openHttp2, toBlock, toFrame, toGet } from '../support/http2-frames.ts'
 import { startOrigin } from '../support/origin.ts'
 import type { Origin } from '../support/origin.ts'
 
@@ -110,12 +111,7 @@ const post = (path: string, more: OutgoingHttpHeaders = {}): OutgoingHttpHeaders
   ...more,
 })
 
-const base: [string, string][] = [
-  [':method', 'GET'],
-  [':scheme', 'https'],
-  [':authority', 'a.example'],
-  [':path', '/echo'],
-]
+const base = toGet('a.example', '/echo')
 
 describe('requests', () => {
   it('reach the upstream as what they stand for', async () => {
@@ -273,22 +269,6 @@ describe('uploads', () => {
 })
 
 describe('hostile clients', () => {
-  it('who reset as fast as they ask lose their connection, and nobody else', async () => {
-    const session = open()
-    const closed = new Promise((resolve) => session.once('close', resolve))
-    const good = open()
-    for (let round = 0; round < 60 && !session.destroyed; round++) {
-      for (let at = 0; at < 90 && !session.destroyed && !session.closed; at++) {
-        const stream = session.request({ ':path': '/wire/held?id=h2-rapid' })
-        stream.on('error', () => {})
-        stream.close(constants.NGHTTP2_CANCEL)
-      }
-      await new Promise((resolve) => setTimeout(resolve, 2))
-    }
-    await closed
-    expect((await ask(good, { ':path': '/fixed' })).body).toBe('fixed')
-  })
-
   const without = (name: string): [string, string][] => base.filter(([known]) => known !== name)
   const cases: [string, [string, string][]][] = [
     ['a connection field', [...base, ['connection', 'close']]],
@@ -407,15 +387,7 @@ interface RawReply {
   text: string
 }
 
-async function openRaw(): Promise<TLSSocket> {
-  const { httpsPort: port } = gateway
-  const socket = connectTls({ port, host: '127.0.0.1', servername: 'a.example', ca: authority, ALPNProtocols: ['h2'] })
-  socket.on('error', () => {})
-  await once(socket, 'secureConnect')
-  socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
-  socket.write(toFrame(4, 0, 0, Buffer.alloc(0)))
-  return socket
-}
+const openRaw = (): Promise<TLSSocket> => openHttp2(gateway.httpsPort, 'a.example')
 
 /** One request as raw frames (RFC 9113 §4.1), its fields as they are; what comes first: a head or a reset. */
 async function askRaw(fields: [string, string][]): Promise<RawReply> {
@@ -432,9 +404,6 @@ async function askRaw(fields: [string, string][]): Promise<RawReply> {
   socket.destroy()
   return found
 }
-
-const toBlock = (fields: [string, string][]): Buffer =>
-  Buffer.concat(fields.flatMap(([name, value]) => [Buffer.from([0]), toText(name), toText(value)]))
 
 async function readFrames(socket: TLSSocket): Promise<RawReply> {
   const reply: RawReply = { kind: 'reset', status: 0, text: '' }
@@ -485,23 +454,4 @@ function readStatus(payload: Buffer): number {
     at += code.length
   }
   return Number(out)
-}
-
-/** HPACK (RFC 7541 §5): a length in seven bits, and the bytes. */
-function toText(text: string): Buffer {
-  const bytes = Buffer.from(text, 'latin1')
-  if (bytes.length < 127) return Buffer.concat([Buffer.from([bytes.length]), bytes])
-  const digits = [127]
-  let left = bytes.length - 127
-  for (; left >= 128; left >>= 7) digits.push((left & 127) | 128)
-  return Buffer.concat([Buffer.from([...digits, left]), bytes])
-}
-
-function toFrame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
-  const head = Buffer.alloc(9)
-  head.writeUIntBE(payload.length, 0, 3)
-  head[3] = type
-  head[4] = flags
-  head.writeUInt32BE(stream, 5)
-  return Buffer.concat([head, payload])
 }
