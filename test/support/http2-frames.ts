@@ -53,9 +53,9 @@ export async function openHttp2(port: number, servername: string): Promise<TLSSo
 }
 
 /** Fields of a GET for a path. */
-export const toGet = (authority: string, path: string): [string, string][] => [
+export const toGet = (host: string, path: string): [string, string][] => [
   [':method', 'GET'],
   [':scheme', 'https'],
-  [':authority', authority],
+  [':authority', host],
   [':path', path],
 ]

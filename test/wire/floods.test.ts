@@ -122,23 +122,23 @@ async function runFlood({ first = nothing, frames, rounds }: Flood): Promise<boo
     socket.once('close', resolve)
     socket.once('end', resolve)
   })
-  let over = false
-  void closed.then(() => (over = true))
+  const isOver = (): boolean => socket.destroyed || socket.readableEnded
   socket.resume().write(first)
-  for (let n = 0; !over && n < rounds;) {
-    const batch = Array.from({ length: 100 }, () => frames(n++))
+  for (let n = 0; n < rounds && !isOver(); n += 100) {
+    const batch = Array.from({ length: 100 }, (_, at) => frames(n + at))
     if (!socket.write(Buffer.concat(batch)))
       await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), closed])
     await new Promise(setImmediate)
   }
   // What was sent last may not have been read yet.
   await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 3_000).unref())])
+  const over = isOver()
   socket.destroy()
   return over
 }
 
 /** A neighbour with a connection of its own; how many of its requests were answered. */
-async function countNeighbour(until: Promise<unknown>): Promise<{ asked: number; answered: number }> {
+async function countNeighbour(running: Promise<unknown>): Promise<{ asked: number; answered: number }> {
   const session = connect(`https://a.example:${gateway.httpsPort}`, {
     createConnection: () =>
       connectTls({
@@ -149,10 +149,10 @@ async function countNeighbour(until: Promise<unknown>): Promise<{ asked: number;
         ALPNProtocols: ['h2'],
       }),
   })
-  let over = false
-  void until.then(() => (over = true))
   const count = { asked: 0, answered: 0 }
-  while (!over) {
+  const state = { over: false }
+  void running.then(() => (state.over = true))
+  while (!state.over) {
     count.asked++
     const stream = session.request({ ':path': '/fixed' })
     const [fields] = (await once(stream, 'response')) as [{ ':status'?: number }]
