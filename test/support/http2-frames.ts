@@ -17,7 +17,7 @@ export const frameTypes = {
   continuation: 9,
 } as const
 
-export const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
 
 export function toFrame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
   const head = Buffer.alloc(9)
