@@ -76,6 +76,8 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
 
   function serveUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const connection = connections.get(request.socket)
+    // It is being closed: what comes is thrown away, this request and what stands behind it.
+    if (!socket.writable) return void socket.resume()
     const before = connection?.current
     // Nobody who means well asks for another protocol before his last request is answered.
     if (!connection || connection.waiting > 0 || (before && !before.response.destroyed)) return void socket.destroy()

@@ -547,6 +547,24 @@ describe('one connection, many requests', () => {
     await slow.close()
   })
 
+  it.each([
+    ['a request', 'POST /private/x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    [
+      'two requests',
+      `POST /private/x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${get()}`,
+    ],
+    ['CONNECT', 'CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n'],
+  ])('an upgrade behind %s that closes the connection harms nobody', async (_, before) => {
+    const client = await connectRaw(gateway.port)
+    client.send(before)
+    await client.read()
+    // The parser still reads what comes.
+    client.send(`${get()}${get('Connection: Upgrade', 'Upgrade: websocket')}`)
+    await client.closed
+    expect(client.answers()).toHaveLength(1)
+    expect((await ask(gateway.port, 'GET /3 HTTP/1.1\r\nHost: a.example\r\n\r\n')).body).toBe('/3')
+  })
+
   it('a FIN behind the request does not cost the answer (half-close)', async () => {
     const slow = await startHostileOrigin((socket, request) => void setTimeout(() => ok(socket, request), 50))
     const other = await startTestGateway(plainTable(slow.url))
