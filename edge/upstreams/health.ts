@@ -48,6 +48,8 @@ interface Server {
   /** When it may be tried again. */
   until: number
   trying: boolean
+  /** Requests in a row that have tried it well. */
+  trials: number
   /** In a row. */
   failures: number
   /** In a row: good checks above 0, bad ones below. */
@@ -93,6 +95,7 @@ export function createHealth({
     if (!server.up) {
       if (server.trying) putOff(server)
       server.trying = false
+      server.trials = 0
       return
     }
     if (server.failures < limits.upstreamFailuresMax || !maySpare(index, failure)) return
@@ -107,10 +110,17 @@ export function createHealth({
     const server = at(index)
     server.failures = 0
     if (!server.up) {
-      if (server.by === 'failures' && server.trying) bringBack(index, 'it answered')
+      if (server.by === 'failures' && server.trying) passTrial(index, server)
       return
     }
     if (count > 1) measure(index, server, ms)
+  }
+
+  /** One good answer may be chance: the next request tries it as well, and alone, before it gets its share again. */
+  function passTrial(index: number, server: Server): void {
+    server.trying = false
+    server.trials++
+    if (server.trials >= healthyAfter) bringBack(index, `it answered ${server.trials} times in a row`)
   }
 
   /** One that is far slower than the others is put aside too. */
@@ -140,7 +150,7 @@ export function createHealth({
     // Whoever lasted as long as it was put aside for begins anew.
     if (time - server.changedAt > 2 * asideMs(server)) server.relapses = 0
     down++
-    Object.assign(server, { up: false, by, changedAt: time, trying: false, answers: 0, meanMs: 0 })
+    Object.assign(server, { up: false, by, changedAt: time, trying: false, trials: 0, answers: 0, meanMs: 0 })
     server.until = time + (servers.some(({ up }) => up) ? asideMs(server) : limits.ejectionMs)
     server.ejections++
     server.relapses++
@@ -193,6 +203,7 @@ const createServer = (): Server => ({
   changedAt: Number.NEGATIVE_INFINITY,
   until: 0,
   trying: false,
+  trials: 0,
   failures: 0,
   checks: 0,
   ejections: 0,

@@ -210,17 +210,33 @@ describe('servers judged by their answers', () => {
     expect(world.health.due()).toBe(0)
   })
 
-  it('come back by one request that is let through when the time is over', () => {
+  it('come back by requests that are let through one at a time when the time is over', () => {
     const world = createWorld(2)
     world.breakDown(0)
     world.now += limits.ejectionMs - 1
     expect(world.health.due()).toBe(-1)
     world.now += 1
-    expect(world.health.due()).toBe(0)
-    world.health.begin(0)
-    expect(world.health.due()).toBe(-1)
-    world.health.succeeded(0, 1)
+    for (let trial = 0; trial < limits.healthyAfter; trial++) {
+      expect(world.changes).toEqual(['0 down'])
+      expect(world.health.due()).toBe(0)
+      world.health.begin(0)
+      expect(world.health.due()).toBe(-1)
+      world.health.succeeded(0, 1)
+    }
     expect(world.changes).toEqual(['0 down', '0 up'])
+  })
+
+  it('do not flap: one good answer among bad ones brings nobody back', () => {
+    const world = createWorld(2)
+    world.breakDown(0)
+    for (let i = 0; i < 20; i++) {
+      while (world.health.due() === -1) world.now += 1_000
+      world.health.begin(0)
+      if (i % 2 === 0) world.health.succeeded(0, 1)
+      else world.health.failed(0, 'lost', 'x')
+      world.health.abandoned(0)
+    }
+    expect(world.changes).toEqual(['0 down'])
   })
 
   it('stay aside longer with each relapse, up to a bound', () => {
@@ -252,8 +268,10 @@ describe('servers judged by their answers', () => {
     expect(world.health.share(0)).toBe(1)
     world.breakDown(0)
     world.now += limits.ejectionMs
-    world.health.begin(0)
-    world.health.succeeded(0, 1)
+    for (let trial = 0; trial < limits.healthyAfter; trial++) {
+      world.health.begin(0)
+      world.health.succeeded(0, 1)
+    }
     expect(world.health.share(0)).toBe(0.1)
     world.now += 5_000
     expect(world.health.share(0)).toBe(0.5)
