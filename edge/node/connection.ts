@@ -76,6 +76,8 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
 
   function serveUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const connection = connections.get(request.socket)
+    // Node has taken its own listener away, and the answer before may be failing right now.
+    socket.on('error', () => socket.destroy())
     // It is being closed: what comes is thrown away, this request and what stands behind it.
     if (!socket.writable) return void socket.resume()
     const before = connection?.current
@@ -90,7 +92,6 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
       closeGently(socket)
       response.emit('close')
     })
-    socket.on('error', () => socket.destroy())
     // The parser that has passed this on is no longer there.
     socket.on('drain', () => response.emit('drain'))
     connection.current = { ...toIo(request, response), upgrade: { socket, head } }

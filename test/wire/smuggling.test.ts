@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { limits } from '#edge/limits.ts'
 import { startTestGateway } from '../support/gateway.ts'
@@ -563,6 +564,20 @@ describe('one connection, many requests', () => {
     await client.closed
     expect(client.answers()).toHaveLength(1)
     expect((await ask(gateway.port, 'GET /3 HTTP/1.1\r\nHost: a.example\r\n\r\n')).body).toBe('/3')
+  })
+
+  it('an upgrade behind an answer that can no longer be sent harms nobody', async () => {
+    const fixed = 'GET /fixed HTTP/1.1\r\nHost: a.example\r\n\r\n'
+    for (let n = 0; n < 10; n++) {
+      const { socket } = await connectRaw(gateway.port)
+      socket.write(fixed + get('Connection: Upgrade', 'Upgrade: websocket'))
+      // Both are read by the gateway when the client is gone already.
+      socket.end()
+      await once(socket, 'finish')
+      socket.resetAndDestroy()
+    }
+    expect((await ask(gateway.port, fixed)).body).toBe('fixed')
+    await gateway.settled()
   })
 
   it('a FIN behind the request does not cost the answer (half-close)', async () => {
