@@ -5,12 +5,14 @@ import type { Served } from '../support/cli.ts'
 import { ask, connectRaw } from '../support/raw-client.ts'
 import type { RawClient } from '../support/raw-client.ts'
 
+/** Of util-linux. */
+const program = 'prlimit'
 /** Why the process cannot be given fewer file descriptors here; undefined when it can. */
 const noPrlimit = findFault()
 
 function findFault(): string | undefined {
   try {
-    execFileSync('prlimit', ['--version'])
+    execFileSync(program, ['--version'])
     return undefined
   } catch {
     return 'skipped: no prlimit on PATH (Debian: util-linux)'
@@ -40,7 +42,7 @@ describe.skipIf(noPrlimit)(`a process without file descriptors${noPrlimit ? ` â€
     const kept = await connectRaw(served.port)
     kept.send(get('/fixed'))
     expect((await kept.read())[0]?.body).toBe('fixed')
-    execFileSync('prlimit', ['--pid', String(served.child.pid), '--nofile=80:80'])
+    execFileSync(program, ['--pid', String(served.child.pid), '--nofile=80:80'])
     const clients: RawClient[] = []
     for (let n = 0; n < 150; n++) clients.push(await connectRaw(served.port))
     for (const client of clients) client.send(get('/fixed'))
