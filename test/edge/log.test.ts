@@ -153,7 +153,7 @@ describe('a query in the log', () => {
       `?a=${'eyJ'.repeat(2_700)}`,
     ])
       redactQuery(query)
-    expect(performance.now() - started).toBeLessThan(200)
+    expect(performance.now() - started).toBeLessThan(2_000)
   })
 })
 

@@ -2,6 +2,9 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 
+/** Looking that often costs nothing. */
+const cheapMs = 2
+
 /** An answer as it came over the wire. */
 export interface Answer {
   status: number
@@ -33,14 +36,23 @@ export async function connectRaw(port: number, { allowHalfOpen = false } = {}): 
   await once(socket, 'connect')
   const chunks: Buffer[] = []
   const waiters = new Set<() => void>()
+  /** How long it took to look at all that came, and when that may be done again. */
+  let lookMs = 0
+  let timer: NodeJS.Timeout | undefined
   let ended = false
   let how = 'end'
-  const wake = (): void => {
+  function wake(): void {
+    clearTimeout(timer)
+    timer = undefined
+    const from = performance.now()
     for (const waiter of waiters) waiter()
+    lookMs = performance.now() - from
   }
   socket.on('data', (chunk: Buffer) => {
     chunks.push(chunk)
-    wake()
+    // All is looked at anew each time: of much that came, not for each bit.
+    if (lookMs < cheapMs) wake()
+    else timer ??= setTimeout(wake, lookMs * 4)
   })
   socket.on('error', (error: NodeJS.ErrnoException) => {
     how = error.code ?? error.name

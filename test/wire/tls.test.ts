@@ -372,7 +372,7 @@ describe('hostile clients', () => {
     )
     const begun = performance.now()
     expect(await request(await shake())).toMatch(/^HTTP\/1\.1 200 OK/)
-    expect(performance.now() - begun).toBeLessThan(1_000)
+    expect(performance.now() - begun).toBeLessThan(5_000)
     expect(await gateway.metric('daemun_tls_handshakes')).toBeGreaterThanOrEqual(999)
     for (const socket of sockets) socket.destroy()
     while ((await gateway.metric('daemun_tls_handshakes')) > 0) await new Promise((resolve) => setTimeout(resolve, 5))
