@@ -3,6 +3,7 @@ import { connect, constants } from 'node:http2'
 import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 'node:http2'
 import { connect as connectTls } from 'node:tls'
 import type { TLSSocket } from 'node:tls'
+import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { toRaw } from '#edge/node/http2.ts'
@@ -37,6 +38,7 @@ const start = (): Promise<TestGateway> =>
             { path: '/hints', proxy: { to: 'hints' } },
             { path: '/fixed', respond: { status: 200, body: 'fixed' } },
             { path: '/docs/*', files: { root: 'docs' } },
+            { path: '/packed/*', compress: true, proxy: { to: 'origin', strip: '/packed' } },
           ],
         },
       ],
@@ -147,6 +149,16 @@ describe('requests', () => {
     expect((await ask(session, post('/small/body'), Buffer.alloc(5_000))).status).toBe(413)
     expect((await ask(session, post('/fixed'), Buffer.alloc(500_000))).body).toBe('fixed')
     expect((await ask(session, { ':path': '/fixed' })).body).toBe('fixed')
+  })
+
+  it.each(['zstd', 'br', 'gzip'])('get texts compressed, by %s', async (coding) => {
+    const stream = open().request({ ':path': '/packed/echo', 'accept-encoding': coding, 'x-long': 'y'.repeat(2_000) })
+    const [headers] = (await once(stream, 'response')) as [Record<string, unknown>]
+    const chunks: Buffer[] = []
+    for await (const chunk of stream) chunks.push(chunk as Buffer)
+    const unpack = { zstd: zstdDecompressSync, br: brotliDecompressSync, gzip: gunzipSync }[coding] ?? gunzipSync
+    expect([headers['content-encoding'], headers['content-length']]).toEqual([coding, undefined])
+    expect(unpack(Buffer.concat(chunks)).toString()).toContain('y'.repeat(2_000))
   })
 
   it('get files, heads and answers without content', async () => {
