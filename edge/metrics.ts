@@ -39,6 +39,8 @@ export interface RouteCounts {
   durations: Uint32Array
   limits: Record<string, number>
   auth: Record<string, number>
+  /** What its cache did; empty: it has none. */
+  cache: Record<string, number>
 }
 
 export interface Gauge {
@@ -198,7 +200,7 @@ const createSeries = (own: Series['own']): Series => ({
   cache: new Map(),
 })
 
-function toCounts({ own, total, statuses, broken, durations, limits, auth }: Series): RouteCounts {
+function toCounts({ own, total, statuses, broken, durations, limits, auth, cache }: Series): RouteCounts {
   let [errors, clientErrors] = [broken, 0]
   for (const [status, number] of statuses)
     if (status >= 500) errors += number
@@ -211,6 +213,7 @@ function toCounts({ own, total, statuses, broken, durations, limits, auth }: Ser
     durations,
     limits: Object.fromEntries(limits),
     auth: Object.fromEntries(auth),
+    cache: Object.fromEntries(cache),
   }
 }
 

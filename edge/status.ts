@@ -1,7 +1,7 @@
 import type { CompiledGateway, CompiledRoute, CompiledSite } from './compile.ts'
 import { describeAction } from './explain.ts'
 import type { History, Traffic } from './history.ts'
-import type { RouteCounts } from './metrics.ts'
+import type { Gauge, RouteCounts } from './metrics.ts'
 import type { RecentRequest } from './recent.ts'
 import { describeBalance } from './upstreams/balance.ts'
 import type { Group } from './upstreams/group.ts'
@@ -25,6 +25,12 @@ export interface Status {
   sites: SiteStatus[]
   upstreams: UpstreamStatus[]
   certificates: CertificateStatus[]
+  /** What is kept of upstreams' answers; null: nothing ever is. */
+  cache: CacheStatus | null
+  /** Which reading of the tables is served; null: they are not read again. */
+  tables: TablesStatus | null
+  /** Whether changes can be asked for: there is a token for them. */
+  changesAllowed: boolean
   failedRequests: RecentRequest[]
   refusedRequests: RecentRequest[]
 }
@@ -51,6 +57,8 @@ interface RouteStatus {
   limitVerdicts: Record<string, number>
   /** What was said of tokens: verified, anonymous, refused, forbidden, unavailable. */
   authVerdicts: Record<string, number>
+  /** What its cache did: hit, stale, revalidated, collapsed, miss, bypass. */
+  cacheVerdicts: Record<string, number>
 }
 
 interface UpstreamStatus {
@@ -80,6 +88,20 @@ interface CertificateStatus {
   host: string
   /** 0: it has none, and a self-signed one stands in. */
   daysLeft: number
+  /** Less than a third of its life is left, or it has none; null: nobody says. */
+  expiring: boolean | null
+}
+
+interface CacheStatus {
+  entries: number
+  bytes: number
+}
+
+interface TablesStatus {
+  generation: number
+  lastReloadSuccessful: boolean
+  /** ISO 8601. */
+  lastReloadAt: string
 }
 
 /** The last change of a server. */
@@ -149,9 +171,10 @@ const toRouteStatus = (
   traffic: traffic ?? null,
   limitVerdicts: counts?.limits ?? {},
   authVerdicts: counts?.auth ?? {},
+  cacheVerdicts: counts?.cache ?? {},
 })
 
-const toUnmatched = ({ table, site, limits, auth }: RouteCounts, history: History): RouteStatus => ({
+const toUnmatched = ({ table, site, limits, auth, cache }: RouteCounts, history: History): RouteStatus => ({
   id: '',
   path: '',
   methods: null,
@@ -161,6 +184,7 @@ const toUnmatched = ({ table, site, limits, auth }: RouteCounts, history: Histor
   traffic: history.traffic({ table, site, route: '' }) ?? null,
   limitVerdicts: limits,
   authVerdicts: auth,
+  cacheVerdicts: cache,
 })
 
 /** Requests for hosts that no table names. */
@@ -193,3 +217,34 @@ const toUpstreamStatus = (group: Group, { changes }: StatusSources): UpstreamSta
     }
   }),
 })
+
+/** The part of a status that the metrics tell as well. */
+export function toGaugeStatus(gauges: Gauge[]): Pick<Status, 'certificates' | 'cache' | 'tables'> {
+  const find = (name: string): Gauge['value'] | undefined => gauges.find((gauge) => gauge.name === name)?.value
+  const number = (name: string): number | undefined => {
+    const value = find(name)
+    return typeof value === 'number' ? value : undefined
+  }
+  const ofHosts = (name: string): [string, number][] => {
+    const value = find(name) ?? []
+    return typeof value === 'number' ? [] : value.map((sample) => [sample.labels['host'] ?? '', sample.value])
+  }
+  const expiring = new Map(ofHosts('daemun_certificate_expiring'))
+  const bytes = number('daemun_cache_bytes')
+  const generation = number('daemun_config_generation')
+  return {
+    certificates: ofHosts('daemun_certificate_days_left').map(([host, daysLeft]) => {
+      const isExpiring = expiring.get(host)
+      return { host, daysLeft, expiring: isExpiring === undefined ? null : isExpiring === 1 }
+    }),
+    cache: bytes === undefined ? null : { bytes, entries: number('daemun_cache_entries') ?? 0 },
+    tables:
+      generation === undefined
+        ? null
+        : {
+            generation,
+            lastReloadSuccessful: number('daemun_config_last_reload_successful') === 1,
+            lastReloadAt: new Date((number('daemun_config_last_reload_timestamp_seconds') ?? 0) * 1_000).toISOString(),
+          },
+  }
+}

@@ -1,5 +1,7 @@
 // @ts-check
+import { getSplits } from './changes.js'
 /** @import { Status } from '../status.ts' */
+/** @import { Split } from './changes.js' */
 /** @import { Points, Range, Scope } from '../history.ts' */
 
 /**
@@ -10,7 +12,7 @@
 
 /**
  * @typedef {object} Listeners
- * @property {(status: Status) => void} onStatus
+ * @property {(status: Status, splits: Split[]) => void} onStatus
  * @property {(points: Points) => void} onPoints
  * @property {(retryInMs: number) => void} onLost
  */
@@ -38,10 +40,14 @@ export function watch(shown, { onStatus, onPoints, onLost }) {
     const mine = ++asked
     const wantsPoints = Date.now() - pointsAt >= pointsEveryMs
     try {
-      const [status, points] = await Promise.all([get('status'), wantsPoints ? get(toHistoryPath(shown)) : undefined])
+      const [status, splits, points] = await Promise.all([
+        get('status'),
+        getSplits(),
+        wantsPoints ? get(toHistoryPath(shown)) : undefined,
+      ])
       if (mine !== asked) return
       failures = 0
-      onStatus(status)
+      onStatus(status, splits)
       if (points) {
         pointsAt = Date.now()
         onPoints(points)

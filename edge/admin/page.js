@@ -1,9 +1,10 @@
 // @ts-check
+import { setUpChanges, showChanges, showSplits } from './changes.js'
 import { byId, el, say } from './elements.js'
 import { setUpExplain } from './explain.js'
 import { watch } from './live.js'
 import { createPlot } from './plot.js'
-import { showCertificates, showRequests, showSites, showTiles, showUpstreams } from './sections.js'
+import { showCache, showCertificates, showRequests, showSites, showTiles, showUpstreams } from './sections.js'
 import { currentLanguage, keep, setLanguage, t, toNumber, toTime, translatePage } from './words.js'
 /** @import { Status } from '../status.ts' */
 /** @import { Points, Range, Scope } from '../history.ts' */
@@ -14,6 +15,8 @@ const page = {
   status: undefined,
   /** @type {Points | undefined} */
   points: undefined,
+  /** @type {import('./changes.js').Split[]} */
+  splits: [],
   /** @type {'failed' | 'refused'} */
   kind: 'failed',
   /** When the next try comes, in milliseconds since the epoch; undefined: all is well. */
@@ -37,12 +40,12 @@ const keysOn = byId('keys-on')
 /** @type {HTMLDialogElement} */
 const keys = byId('keys')
 
-const sections = ['traffic', 'rows', 'upstreams', 'certificates', 'requests', 'explain']
+const sections = ['traffic', 'rows', 'upstreams', 'splits', 'cache', 'certificates', 'requests', 'explain', 'changes']
 
 /** @type {[string, import('./words.js').Word][]} */
 const shortcuts = [
   ['?', 'keyHelp'],
-  ['1 – 6', 'keySections'],
+  ['1 – 9', 'keySections'],
   ['/', 'keyFilter'],
   ['e', 'keyExplain'],
   ['r', 'keyRange'],
@@ -63,8 +66,9 @@ const actions = {
 }
 
 const live = watch(shown, {
-  onStatus(status) {
+  onStatus(status, splits) {
     page.status = status
+    page.splits = splits
     page.retryAt = undefined
     showStatus()
   },
@@ -88,6 +92,7 @@ keysOn.checked = read('keys') !== 'off'
 keysOn.addEventListener('change', () => keep('keys', keysOn.checked ? 'on' : 'off'))
 setTheme(read('theme') ?? 'auto')
 setUpExplain()
+setUpChanges(look)
 translate()
 setInterval(() => page.retryAt !== undefined && showConnection(), 1_000)
 
@@ -98,10 +103,24 @@ function showStatus() {
   showTiles(status, findTraffic(status))
   showSites(status.sites, { filter: filter.value.trim(), idle: idle.checked, scope: shown.scope, pick })
   showUpstreams(status.upstreams)
+  showSplits(page.splits, look)
+  showCache(status)
   showCertificates(status.certificates)
   showRequests(page.kind === 'failed' ? status.failedRequests : status.refusedRequests)
+  showChanges(status)
+  showNavigation()
   const started = toTime(status.startedAt, { dateStyle: 'medium', timeStyle: 'medium' })
   say(byId('process'), t('process', { id: status.processId, time: started, dropped: toNumber(status.droppedLogLines) }))
+}
+
+function look() {
+  void live.look()
+}
+
+/** Links only to sections that are there. */
+function showNavigation() {
+  for (const id of sections)
+    document.querySelector(`nav a[href="#${id}"]`)?.toggleAttribute('hidden', byId(id).hasAttribute('hidden'))
 }
 
 /** Of what the plots show. @param {Status} status */
@@ -251,7 +270,7 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return
   if (event.key === 'Escape' && shown.scope.site !== undefined) return pick({})
   if (!keysOn.checked || isTyping(event.target)) return
-  const section = sections[Number(event.key) - 1]
+  const section = sections.filter((id) => !byId(id).hidden)[Number(event.key) - 1]
   const act = section ? () => goTo(section) : actions[event.key]
   if (!act) return
   event.preventDefault()

@@ -46,8 +46,16 @@ export function showTiles(status, traffic) {
     },
     ...(status.webSockets > 0 ? [{ name: t('tileWebSockets'), value: toNumber(status.webSockets), more: '' }] : []),
   ]
+  showTileList(byId('tiles'), tiles)
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {{ name: string, value: string, more: string, className?: string }[]} tiles
+ */
+function showTileList(place, tiles) {
   keyed(
-    byId('tiles'),
+    place,
     tiles,
     ({ name }) => name,
     ({ name }) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', {}, el('small'))),
@@ -167,7 +175,7 @@ function updateRow(element, row, site, rowCount, { scope }) {
   say(refusals, toRate(traffic?.clientErrorsPerSecond))
   say(p50, traffic ? toDuration(traffic.p50Ms) : '')
   say(p99, traffic ? toDuration(traffic.p99Ms) : '')
-  say(limits, 'hosts' in row ? '' : toVerdicts(row.limitVerdicts))
+  say(limits, 'hosts' in row ? '' : [toVerdicts(row.limitVerdicts), toCached(row)].filter(Boolean).join(' · '))
 }
 
 /** @param {SiteStatus | RouteStatus} row */
@@ -187,6 +195,10 @@ function toSiteFacts({ table, routes }, rowCount) {
 
 /** @param {number | undefined} rate */
 const toRate = (rate) => (rate ? `${toNumber(rate)}/s` : '')
+
+/** @param {RouteStatus} row */
+const toCached = ({ cacheVerdicts }) =>
+  Object.keys(cacheVerdicts).length === 0 ? '' : `${t('cached')} ${toHitRatio(cacheVerdicts)}`
 
 /** @param {Record<string, number>} verdicts */
 const toVerdicts = (verdicts) =>
@@ -264,6 +276,45 @@ function toServerState({ up, share }) {
   return share < 1 ? [t('warming', { share: Math.round(share * 100) }), 'badge warn'] : [t('up'), 'badge good']
 }
 
+/** @param {Status} status */
+export function showCache({ cache, sites }) {
+  /** @type {Record<string, number>} */
+  const verdicts = {}
+  for (const { cacheVerdicts } of sites.flatMap(({ routes }) => routes))
+    for (const [verdict, count] of Object.entries(cacheVerdicts)) verdicts[verdict] = (verdicts[verdict] ?? 0) + count
+  const isUsed = cache !== null && (cache.entries > 0 || Object.keys(verdicts).length > 0)
+  byId('cache').hidden = !isUsed
+  if (!isUsed) return
+  const tiles = [
+    { name: t('hitRatio'), value: toHitRatio(verdicts), more: toHits(verdicts) },
+    {
+      name: t('kept'),
+      value: toNumber(cache.entries),
+      more: t('keptBytes', { megabytes: toNumber(cache.bytes / 1_048_576) }),
+    },
+  ]
+  showTileList(byId('cache-tiles'), tiles)
+}
+
+/** Answers for which no upstream was asked, of all that might have been kept. @param {Record<string, number>} verdicts */
+function countHits(verdicts) {
+  const { hit = 0, stale = 0, collapsed = 0, revalidated = 0, miss = 0 } = verdicts
+  const hits = hit + stale + collapsed
+  return { hits, all: hits + revalidated + miss }
+}
+
+/** @param {Record<string, number>} verdicts */
+function toHitRatio(verdicts) {
+  const { hits, all } = countHits(verdicts)
+  return all === 0 ? '–' : `${toNumber((hits / all) * 100)} %`
+}
+
+/** @param {Record<string, number>} verdicts */
+function toHits(verdicts) {
+  const { hits, all } = countHits(verdicts)
+  return t('hits', { hits: toNumber(hits), all: toNumber(all) })
+}
+
 /** @param {Status['certificates']} certificates */
 export function showCertificates(certificates) {
   const place = byId('hosts')
@@ -281,17 +332,20 @@ export function showCertificates(certificates) {
         certificates.toSorted((a, b) => a.daysLeft - b.daysLeft),
         ({ host }) => host,
         () => el('tr', {}, el('th', { scope: 'row' }), el('td', { class: 'number' })),
-        (row, { host, daysLeft }) => {
+        (row, { host, daysLeft, expiring }) => {
           say(row.children[0], host)
           const text = daysLeft > 0 ? t('days', { count: toNumber(daysLeft) }) : t('standIn')
-          say(row.children[1], text, `number ${toUrgency(daysLeft)}`)
+          say(row.children[1], text, `number ${toUrgency(daysLeft, expiring)}`)
         },
       ),
   )
 }
 
-/** @param {number} daysLeft */
-const toUrgency = (daysLeft) => (daysLeft < 7 ? 'bad' : daysLeft < 21 ? 'warn' : '')
+/**
+ * @param {number} daysLeft
+ * @param {boolean | null} expiring
+ */
+const toUrgency = (daysLeft, expiring) => (daysLeft < 7 ? 'bad' : (expiring ?? daysLeft < 21) ? 'warn' : '')
 
 /** @param {RecentRequest[]} requests */
 export function showRequests(requests) {

@@ -5,6 +5,7 @@ import { readAddress } from '../address.ts'
 import type { Question } from '../explain.ts'
 import { ranges } from '../history.ts'
 import type { Points, Range, Scope } from '../history.ts'
+import type { Gauge } from '../metrics.ts'
 import { isRecord } from '../shape.ts'
 import type { Status } from '../status.ts'
 import { requireKnownHost } from './known-hosts.ts'
@@ -13,7 +14,7 @@ import { requireKnownHost } from './known-hosts.ts'
 export interface PageState {
   /** Names by which operators may ask, besides localhost and addresses. */
   hosts: string[]
-  status(): Status
+  status(gauges: Gauge[]): Status
   points(scope: Scope, range: Range): Points
   /** What `daemun explain` would print. */
   explain(question: Question): Promise<string>
@@ -24,7 +25,7 @@ export const pageFiles = {
   '/': { file: 'page.html', type: 'text/html; charset=utf-8' },
   '/page.css': { file: 'page.css', type: 'text/css; charset=utf-8' },
   ...Object.fromEntries(
-    ['page', 'elements', 'explain', 'live', 'plot', 'sections', 'words'].map((name) => [
+    ['page', 'changes', 'elements', 'explain', 'live', 'plot', 'sections', 'words'].map((name) => [
       `/${name}.js`,
       { file: `${name}.js`, type: 'text/javascript; charset=utf-8' },
     ]),
@@ -42,7 +43,7 @@ const fields = {
 }
 
 /** The page and what it asks for; all of it only reads. What is added to the listener after it is as closed to others. */
-export function addPage(app: Hono, state: PageState): void {
+export function addPage(app: Hono, state: PageState, gauges: () => Gauge[]): void {
   app.use(requireKnownHost(state.hosts), secure)
   for (const [path, { file, type }] of Object.entries(pageFiles)) {
     const text = readFileSync(new URL(file, pageFolder), 'utf8')
@@ -52,7 +53,7 @@ export function addPage(app: Hono, state: PageState): void {
       return context.body(text, 200, { ...fields, ETag: etag, 'Content-Type': type })
     })
   }
-  app.get('/status', (context) => context.json(state.status()))
+  app.get('/status', (context) => context.json(state.status(gauges())))
   app.get('/status/history', (context) => sendPoints(context, state))
   // A POST, so that the URLs and fields that are asked about stand in no URL.
   app.post('/explain', (context) => sendExplanation(context, state))

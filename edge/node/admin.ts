@@ -31,7 +31,7 @@ export interface Admin {
 /** The listener for operators: health, metrics and a page for everybody, changes for who has the token. */
 export function startAdmin(state: AdminState, { host, port }: { host: string; port: number }): Promise<Admin> {
   const app = new Hono()
-  addPage(app, state.page)
+  addPage(app, state.page, state.gauges)
   app.use(requireAdminToken(state.token))
   app.get('/healthz', (context) => context.text('ok\n'))
   app.get('/readyz', (context) => {

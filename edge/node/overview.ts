@@ -7,7 +7,7 @@ import { createMetrics } from '../metrics.ts'
 import type { Metrics } from '../metrics.ts'
 import { createRecent } from '../recent.ts'
 import type { Facts } from '../runtime.ts'
-import { toTableStatus } from '../status.ts'
+import { toGaugeStatus, toTableStatus } from '../status.ts'
 import type { ServerChange, Status } from '../status.ts'
 import type { HealthChange } from '../upstreams/health.ts'
 import type { PageState } from './admin-page.ts'
@@ -29,7 +29,7 @@ interface OverviewSources {
   facts: Facts
   showExplanation: (explanation: Explanation) => string
   /** What is to be asked at the moment. */
-  now(): Pick<Status, 'state' | 'clientConnections' | 'webSockets' | 'droppedLogLines' | 'certificates'>
+  now(): Pick<Status, 'state' | 'clientConnections' | 'webSockets' | 'droppedLogLines' | 'changesAllowed'>
 }
 
 export function createOverview(compiled: CompiledGateway): Overview {
@@ -50,7 +50,7 @@ export function createOverview(compiled: CompiledGateway): Overview {
 
   const page = ({ hosts, pool, facts, showExplanation, now }: OverviewSources): PageState => ({
     hosts,
-    status: () => ({
+    status: (gauges) => ({
       version: 1,
       time: new Date().toISOString(),
       startedAt: new Date(startedAt).toISOString(),
@@ -65,6 +65,7 @@ export function createOverview(compiled: CompiledGateway): Overview {
         groups: pool.all().map(({ group }) => group),
         changes,
       }),
+      ...toGaugeStatus(gauges),
       failedRequests: recent.failed(),
       refusedRequests: recent.refused(),
     }),

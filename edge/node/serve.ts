@@ -6,7 +6,6 @@ import type { Selector } from '../cache/selector.ts'
 import type { CompiledGateway } from '../compile.ts'
 import { identify } from '../exchange.ts'
 import type { Explanation } from '../explain.ts'
-import type { Status } from '../status.ts'
 import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
@@ -174,7 +173,7 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
           clientConnections: connections,
           webSockets: tunnels.size,
           droppedLogLines: accessLog.dropped(),
-          certificates: tls?.certificates() ?? [],
+          changesAllowed: options.adminToken !== undefined,
         }),
       }),
       token: options.adminToken,
@@ -297,8 +296,6 @@ interface RunningTls {
   /** What answers a challenge of a certificate authority. */
   challenge: NonNullable<Facts['challenge']>
   gauges(): Gauge[]
-  /** The days left of each host's. */
-  certificates(): Status['certificates']
   /** Takes nothing new and says GOAWAY; resolves when all connections are closed. */
   stop(): Promise<unknown>
   /** Closes what is still open. */
@@ -356,7 +353,6 @@ async function startTls(
         value: tls.failures(),
       },
     ],
-    certificates: () => certificates.gauges().flatMap(toDaysLeft),
     stop,
     cut: http2.destroy,
     http2: http2.count,
@@ -376,11 +372,6 @@ async function listen(server: NetServer, { host, port }: { host: string; port: n
   } catch (error) {
     throw toListenError(error, { host, port })
   }
-}
-
-function toDaysLeft({ name, value }: Gauge): Status['certificates'] {
-  if (name !== 'daemun_certificate_days_left' || typeof value === 'number') return []
-  return value.map(({ labels, value: daysLeft }) => ({ host: labels['host'] ?? '', daysLeft }))
 }
 
 function toListenError(error: unknown, { host, port }: { host: string; port: number }): unknown {

@@ -8,43 +8,64 @@ import type { TestGateway } from '../support/gateway.ts'
 import { startOrigin } from '../support/origin.ts'
 import type { Origin } from '../support/origin.ts'
 
+const token = 'Qm9yZWQtb2Ytd3JpdGluZy10b2tlbnMtYWxsLWRheQ=='
+
 /** The operators' page as people use it. */
 describe(`the operators' page in a browser${noBrowser ? ` (${noBrowser})` : ''}`, () => {
   let origin: Origin
   let gateway: TestGateway
+  let changeable: TestGateway
   let browser: TestBrowser
 
   if (!noBrowser)
     beforeAll(async () => {
       origin = await startOrigin()
-      const upstreams = { app: { servers: [origin.url] }, dead: { servers: ['http://127.0.0.1:1'] } }
-      const routes = [
+      const ofRows = { app: { servers: [origin.url] }, dead: { servers: ['http://127.0.0.1:1'] } }
+      const rows = [
         { path: '/a', limit: { by: 'address' as const, requests: 100, per: '1 d' }, respond: { status: 200 } },
         { path: '/never', respond: { status: 200 } },
         { path: '/echo/*', proxy: { to: 'app' } },
         { path: '/dead/*', proxy: { to: 'dead' } },
       ]
-      gateway = await startTestGateway({ name: 'shop', upstreams, sites: [{ hosts: ['shop.example'], routes }] })
+      gateway = await startTestGateway({
+        name: 'shop',
+        upstreams: ofRows,
+        sites: [{ hosts: ['shop.example'], routes: rows }],
+      })
+      const sides = { blue: { servers: [origin.url], weight: 90 }, green: { servers: [origin.url], weight: 10 } }
+      const routes = [
+        { path: '/answers/*', cache: 'shared' as const, proxy: { to: 'plain' } },
+        { path: '/*', proxy: { to: 'app' } },
+      ]
+      const upstreams = { app: { split: { sides } }, plain: { servers: [origin.url] } }
+      const table = { name: 'shop', upstreams, sites: [{ hosts: ['shop.example'], routes }] }
+      changeable = await startTestGateway(table, { adminToken: token })
       browser = await startBrowser()
     })
   afterAll(async () => {
     await browser?.close()
     await gateway?.stop()
+    await changeable?.stop()
     await origin?.close()
   })
 
   const serve = (path: string) => get(gateway.port, `http://shop.example${path}`)
 
   /** Whatever a fact is about, nothing may be refused by the page's own policy or thrown by its scripts. */
-  const onPage = (fact: string, check: (page: Page) => Promise<void>, options = {}): void =>
+  const onPage = (
+    fact: string,
+    check: (page: Page) => Promise<void>,
+    options = {},
+    toUrl = (): string => gateway.adminUrl,
+  ): void =>
     it.skipIf(noBrowser)(fact, async () => {
       const { page, faults, close } = await browser.open(options)
-      await page.goto(gateway.adminUrl)
+      await page.goto(toUrl())
       await page.waitForSelector('#sites table')
       await check(page)
       await close()
-      // What a test has cut off by itself.
-      expect(faults.filter((fault) => !fault.includes('net::ERR_FAILED'))).toEqual([])
+      // What a test has cut off by itself, and answers that a browser calls errors.
+      expect(faults.filter((fault) => !/net::ERR_FAILED|status of 40[14]/.test(fault))).toEqual([])
     })
 
   const focused = (page: Page): Promise<string> =>
@@ -146,7 +167,8 @@ describe(`the operators' page in a browser${noBrowser ? ` (${noBrowser})` : ''}`
     expect(await page.textContent('#lost')).toContain('Connection lost')
     expect(await page.textContent('#sites')).toContain('shop.example')
     await page.unroute('**/status*')
-    await page.click('#lost button')
+    // It may have tried by itself by now.
+    await page.evaluate(() => document.querySelector<HTMLElement>('#lost button')?.click())
     await page.waitForSelector('#lost', { state: 'hidden' })
     expect(await page.textContent('#connection')).toContain('live')
   })
@@ -181,6 +203,75 @@ describe(`the operators' page in a browser${noBrowser ? ` (${noBrowser})` : ''}`
     },
     { locale: 'ko-KR' },
   )
+
+  onPage(
+    'changes nothing without the token, and splits with it',
+    async (page) => {
+      await page.waitForSelector('#splits:not([hidden])')
+      const split = page.locator('#split-list .split')
+      expect(await split.innerText()).toContain('blue 90 % · green 10 %')
+      await split.getByLabel('green').fill('30')
+      await split.getByRole('button', { name: 'Apply' }).click()
+      await expect.poll(() => split.innerText()).toContain('Type the token first')
+      await page.fill('#token', 'x'.repeat(44))
+      await split.getByRole('button', { name: 'Apply' }).click()
+      await expect.poll(() => split.innerText()).toContain('That is not the token')
+      await page.fill('#token', token)
+      await split.getByLabel('blue').fill('70')
+      await split.getByRole('button', { name: 'Apply' }).click()
+      await expect.poll(() => split.innerText()).toContain('blue 70 % · green 30 %')
+      await page.reload()
+      expect(await page.inputValue('#token')).toBe(token)
+      await page.click('#forget')
+      expect(await page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage }))).not.toContain(token)
+    },
+    {},
+    () => changeable.adminUrl,
+  )
+
+  onPage(
+    'shows how often the cache is hit, and empties it',
+    async (page) => {
+      for (let times = 0; times < 4; times++) await get(changeable.port, 'http://shop.example/answers/cached')
+      await page.waitForSelector('#cache:not([hidden])')
+      await expect.poll(() => page.innerText('#cache-tiles')).toContain('3 of 4 not asked upstream')
+      await page.fill('#token', token)
+      await page.selectOption('#purge [name=kind]', 'prefix')
+      await page.fill('#purge [name=value]', 'http://shop.example/answers')
+      await page.click('#purge button')
+      await expect.poll(() => page.innerText('#purge-answer')).toBe('Answers forgotten: 1.')
+    },
+    {},
+    () => changeable.adminUrl,
+  )
+
+  onPage('has no place for a token that nobody has set', async (page) => {
+    expect(await page.locator('#token').isVisible()).toBe(false)
+  })
+
+  onPage('shows what caches do and which tables are served, where there are any', async (page) => {
+    expect(await page.locator('#cache').isVisible()).toBe(false)
+    const status = await page.evaluate(async () => (await fetch('status')).json())
+    status.cache = { entries: 12, bytes: 3_145_728 }
+    status.sites[0].routes[0].cacheVerdicts = { hit: 6, stale: 1, collapsed: 1, miss: 2, bypass: 5 }
+    status.tables = { generation: 4, lastReloadSuccessful: false, lastReloadAt: '2026-01-01T00:00:00.000Z' }
+    status.certificates = [
+      { host: 'late.example', daysLeft: 3, expiring: true },
+      { host: 'fresh.example', daysLeft: 80, expiring: false },
+      { host: 'bare.example', daysLeft: 0, expiring: true },
+    ]
+    await page.route('**/status', (route) => route.fulfill({ json: status }))
+    await page.waitForSelector('#cache:not([hidden])')
+    expect(await page.innerText('#cache-tiles')).toContain('80 %')
+    expect(await page.innerText('#cache-tiles')).toContain('8 of 10')
+    expect(await page.innerText('#generation')).toContain('Generation 4 is kept')
+    const hosts = await page.locator('#hosts tbody tr').allInnerTexts()
+    expect(hosts.map((text) => text.replace(/\s+/g, ' '))).toEqual([
+      'bare.example none: a self-signed one stands in',
+      'late.example 3 days',
+      'fresh.example 80 days',
+    ])
+  })
 
   for (const locale of ['en-GB', 'ko-KR'])
     onPage(

@@ -55,6 +55,7 @@ function createWorld() {
       durations: createDurations(),
       limits: {},
       auth: {},
+      cache: {},
     }
     rows.set(key, row)
     row.requests += times
@@ -142,7 +143,16 @@ describe('the history', () => {
   it('is not confused by a clock that is set back or leaps', () => {
     const history = createHistory(start)
     const counts = [
-      { ...row, requests: 5, errors: 0, clientErrors: 0, durations: createDurations(), limits: {}, auth: {} },
+      {
+        ...row,
+        requests: 5,
+        errors: 0,
+        clientErrors: 0,
+        durations: createDurations(),
+        limits: {},
+        auth: {},
+        cache: {},
+      },
     ]
     history.take(counts, start)
     history.take(counts, start - 3_600_000)
