@@ -8,11 +8,10 @@ import { residentMegabytes, startDouble, startWorker } from './gpu-stand.ts'
 import { cpuMicroseconds, freePort, openWorkshop, waitForPort } from './processes.ts'
 import type { Started, Workshop } from './processes.ts'
 
-const help = `npm run bench -- gpu-relay [--seconds 5] [--portkey FOLDER] [--portkey-node FILE] [--no-portkey] [--json]
+const help = `npm run bench -- gpu-relay [--seconds 5] [--portkey FOLDER] [--no-portkey] [--json]
 
 What the GPU worker costs: the double of vLLM alone, the worker in front of it, and Portkey's gateway in front of it.
-Portkey is fetched into a temporary folder with npm, unless FOLDER has it in its node_modules. Its streams fail on Node 26
-(TypeError: immutable), so that it needs an older one to be compared: FILE is that program.
+Portkey is fetched into a temporary folder with npm, unless FOLDER has it in its node_modules.
 `
 
 interface Peer {
@@ -52,7 +51,6 @@ export async function benchGpuRelay(args: string[]): Promise<void> {
     options: {
       seconds: { type: 'string', default: '5' },
       portkey: { type: 'string' },
-      'portkey-node': { type: 'string', default: process.execPath },
       'no-portkey': { type: 'boolean' },
       json: { type: 'boolean' },
       help: { type: 'boolean' },
@@ -68,9 +66,7 @@ export async function benchGpuRelay(args: string[]): Promise<void> {
       VLLM_KV_CACHE_TOKENS: '1000000000',
       GPU_WORKER_QUEUE_REQUESTS: '10000',
     })
-    const portkey = values['no-portkey']
-      ? undefined
-      : await startPortkey(workshop, double.port, { given: values.portkey, node: values['portkey-node'] })
+    const portkey = values['no-portkey'] ? undefined : await startPortkey(workshop, double.port, values.portkey)
     const peers: Peer[] = [
       { name: 'double alone', port: double.port, started: undefined, headers: {} },
       { name: 'GPU worker', port: worker.port, started: worker.started, headers: worker.headers },
@@ -152,7 +148,7 @@ async function measureIdle(workshop: Workshop): Promise<{ none: number; streams:
 async function startPortkey(
   workshop: Workshop,
   doublePort: number,
-  { given, node }: { given: string | undefined; node: string },
+  given: string | undefined,
 ): Promise<Peer | undefined> {
   const folder = given ?? workshop.folder
   const file = join(folder, 'node_modules/@portkey-ai/gateway/build/start-server.js')
@@ -173,7 +169,7 @@ async function startPortkey(
     return undefined
   }
   const port = await freePort()
-  const started = workshop.start([node, file, `--port=${port}`, '--headless'], {
+  const started = workshop.start([process.execPath, file, `--port=${port}`, '--headless'], {
     env: { NODE_ENV: 'production' },
   })
   await waitForPort(port, started)
