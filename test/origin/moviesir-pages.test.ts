@@ -1,0 +1,175 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { compileTables } from '#edge/compile.ts'
+import { createLocalLimiter } from '#edge/local-limiter.ts'
+import { loadTables } from '#edge/node/load-tables.ts'
+import { startGateway } from '#edge/node/serve.ts'
+import { readCatalogue } from '#origin/moviesir/catalogue/films.ts'
+import { startOrigins } from '#origin/systems.ts'
+import { noBrowser, startBrowser } from '../support/browser.ts'
+import type { TestBrowser } from '../support/browser.ts'
+import { startEngine } from '../support/recommendation-engine.ts'
+
+const secret = 'd1b2c3d4e5f60718293a4b5c6d7e8f90'
+const films = await readCatalogue()
+
+describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowser ? ` (${noBrowser})` : ''}`, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'daemun-pages-'))
+  const logged: Record<string, unknown>[] = []
+  let engine: Awaited<ReturnType<typeof startEngine>>
+  let origins: Awaited<ReturnType<typeof startOrigins>>
+  let gateway: Awaited<ReturnType<typeof startGateway>>
+  let browser: TestBrowser
+
+  beforeAll(async () => {
+    engine = await startEngine(films.filter(({ runtime }) => runtime <= 130))
+    origins = await startOrigins({
+      systems: ['moviesir'],
+      dataDirectory: folder,
+      environment: { MOVIESIR_JWT_SECRET: secret, MOVIESIR_ENGINE: engine.url },
+      log: (entry) => logged.push(entry),
+    })
+    const sources = (await loadTables([])).filter(({ table }) => (table as { name: string }).name === 'moviesir')
+    const environment = { MOVIESIR_API: origins.origins[0]!.url }
+    gateway = await startGateway({
+      compiled: await compileTables(sources, { environment, development: true }),
+      limiter: createLocalLimiter({ now: () => performance.now() }),
+      trustedHops: [],
+      http: { host: '127.0.0.1', port: 0 },
+      admin: { host: '127.0.0.1', port: 0 },
+      accessLog: { write() {}, async flush() {}, dropped: () => 0 },
+      report() {},
+    })
+    browser = await startBrowser()
+  }, 60_000)
+  afterAll(async () => {
+    await browser.close()
+    await gateway.stop()
+    await origins.stop()
+    await engine.stop()
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  const site = (name: string) => `http://${name}moviesir.localhost:${gateway.port}/`
+  const isWithin = (page: Page) => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)
+  const mailedCode = () =>
+    /\d{6}/.exec(String(logged.findLast(({ event }) => event === 'mail')?.['text'] ?? ''))?.[0] ?? ''
+
+  it('takes a viewer from signing up to two tracks, another film, and what was recommended', async () => {
+    const { page, faults, close } = await browser.open({ locale: 'ko-KR' })
+    await page.goto(site('demo.'))
+    await page.getByRole('button', { name: '처음이신가요? 가입하기' }).click()
+    await page.getByLabel('이메일').fill('mina@example.com')
+    await page.getByLabel('비밀번호').fill('a long password')
+    await page.getByLabel('닉네임').fill('mina')
+    await page.getByRole('button', { name: '인증 코드 받기' }).click()
+    const code = page.getByLabel('인증 코드')
+    await code.waitFor()
+    await code.fill(mailedCode())
+    await page.getByRole('button', { name: '확인' }).click()
+
+    await page.getByLabel('Netflix').check()
+    await page.getByRole('button', { name: '다음' }).click()
+    await page.locator('.pick input').first().check()
+    await page.getByText('1편 골랐어요').waitFor()
+    await page.getByRole('button', { name: '고르기 끝' }).click()
+
+    await page.getByRole('button', { name: '4시간' }).click()
+    await page.getByRole('button', { name: '영화 고르기' }).click()
+    const tracks = page.locator('.tracks article')
+    await tracks.first().waitFor()
+    expect(await tracks.count()).toBe(2)
+    expect(engine.asked.at(-1)?.body).toMatchObject({ available_time: 240, preferred_otts: [8] })
+    expect(engine.asked.at(-1)?.body['user_movie_ids']).toHaveLength(1)
+
+    const first = tracks.first().locator('li').first()
+    const before = await first.getAttribute('data-film')
+    await first.getByRole('button', { name: '다른 영화로' }).click()
+    await expect.poll(() => tracks.first().locator('li').first().getAttribute('data-film')).not.toBe(before)
+    await page.getByRole('button', { name: '좋아요' }).click()
+    await page.getByText('고맙습니다').waitFor()
+
+    await page.getByRole('button', { name: '지난 추천' }).click()
+    await page.getByText('좋아요').waitFor()
+    await page.reload()
+    await page.getByRole('button', { name: '내 정보' }).click()
+    await page.getByText('mina@example.com').waitFor()
+    await page.getByRole('button', { name: '로그아웃' }).click()
+    await page.getByRole('button', { name: '로그인', exact: true }).waitFor()
+    expect(faults).toEqual([])
+    await close()
+  }, 60_000)
+
+  it('says in the viewer’s language when the engine is away, and that a password is wrong', async () => {
+    const { page, close } = await browser.open({ locale: 'en-GB' })
+    await page.goto(site('demo.'))
+    await page.getByLabel('Email').fill('mina@example.com')
+    await page.getByLabel('Password').fill('not the password')
+    await page.getByRole('button', { name: 'Log in', exact: true }).click()
+    await page.getByText('이메일 또는 비밀번호가 일치하지 않습니다').waitFor()
+    await page.getByLabel('Password').fill('a long password')
+    await page.getByRole('button', { name: 'Log in', exact: true }).click()
+    const pick = page.getByRole('button', { name: 'Pick films' })
+    await pick.waitFor()
+    engine.state.trouble = 'refuses'
+    await pick.click()
+    await page.getByText('No recommendations right now').waitFor()
+    engine.state.trouble = 'none'
+    await page.getByRole('button', { name: '한국어' }).click()
+    await page.getByRole('button', { name: '영화 고르기' }).waitFor()
+    await close()
+  }, 60_000)
+
+  it('gives a company a key once, and its calls as figures, plots and lines', async () => {
+    const { page, faults, close } = await browser.open({ locale: 'ko-KR' })
+    await page.goto(site('console.'))
+    await page.getByRole('button', { name: '계정이 없나요? 가입하기' }).click()
+    await page.getByLabel('회사 이름').fill('작은 회사')
+    await page.getByLabel('이메일').fill('dev@small.example')
+    await page.getByLabel('비밀번호').fill('a long password')
+    await page.getByRole('button', { name: '회사 가입' }).click()
+    await page.getByText('아직 호출이 없습니다').waitFor()
+
+    await page.getByRole('button', { name: 'API 키' }).click()
+    await page.getByLabel('키 이름').fill('앱')
+    await page.getByRole('button', { name: '만들기' }).click()
+    const key = (await page.locator('#fresh-key').textContent()) ?? ''
+    expect(key).toMatch(/^sk-moviesir-[\da-f]{48}$/)
+    await page.getByRole('button', { name: '닫기' }).click()
+    await page.locator('#fresh-key').waitFor({ state: 'detached' })
+    expect(await page.content()).not.toContain(key)
+
+    // Another origin than the page's: a preflight, and an answer that the page may read.
+    await page.getByRole('button', { name: '시험해 보기' }).click()
+    await page.getByLabel('API 키').fill(key)
+    await page.getByRole('button', { name: '보내기' }).click()
+    await page.getByText('오늘 1,000번 중 999번 남았습니다.').waitFor()
+
+    await page.getByRole('button', { name: '요청 기록' }).click()
+    await page.getByRole('cell', { name: 'POST /v1/recommend' }).waitFor()
+    await page.getByRole('button', { name: '대시보드' }).click()
+    await page.locator('svg.plot').first().waitFor()
+    expect(await page.locator('svg.plot rect').count()).toBe(14)
+    expect(faults).toEqual([])
+    await close()
+  }, 60_000)
+
+  it('fits a phone, in the dark too, and is worked by keyboard', async () => {
+    for (const name of ['', 'demo.', 'console.', 'api.']) {
+      const { page, faults, close } = await browser.open({
+        viewport: { width: 360, height: 740 },
+        colorScheme: 'dark',
+        locale: 'ko-KR',
+      })
+      await page.goto(site(name))
+      expect(await isWithin(page), name).toBe(true)
+      await page.keyboard.press('Tab')
+      expect(await page.evaluate(() => document.activeElement?.tagName), name).toMatch(/^(A|BUTTON|INPUT)$/)
+      expect(faults, name).toEqual([])
+      await close()
+    }
+  }, 60_000)
+})
