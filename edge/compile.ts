@@ -60,6 +60,8 @@ export interface CompileOptions {
   environment: Environment
   /** Every host also answers at its `.localhost` twin. */
   development: boolean
+  /** What is the same as there is taken over as it is: upstreams, and keys with the tokens they have verified. */
+  previous?: CompiledGateway
 }
 
 export interface CompiledGateway {
@@ -72,6 +74,13 @@ export interface CompiledGateway {
   /** The sides of splits among them. */
   upstreams: CompiledUpstream[]
   splits: CompiledSplit[]
+  /** By their ids. */
+  keys: Map<string, CompiledKey>
+}
+
+interface CompiledKey {
+  key: Key
+  verifier: Verifier
 }
 
 export interface CompiledSite {
@@ -106,6 +115,8 @@ export interface CompiledRoute {
   matchHeaders: [string, string | true][]
   errors: ErrorShape
   policies: BoundPolicy[]
+  /** Of the key that the row's auth names. */
+  verifier: Verifier | undefined
   action: CompiledAction
   response: ResponseEdits
   cors: CompiledCors | undefined
@@ -241,10 +252,11 @@ export async function compileTables(sources: TableSource[], options: CompileOpti
     fallback: undefined,
     upstreams: [],
     splits: [],
+    keys: new Map(),
   }
   const tables = sources.map((source) => readTable(source, options.environment, faults))
   const claims = createClaims(gateway, options)
-  for (const read of tables) if (read) await compileTable(read, gateway, claims)
+  for (const read of tables) if (read) await compileTable(read, gateway, claims, options.previous)
   findClashingNames(tables)
   if (faults.length > 0) throw new ConfigError(inOrder(faults, sources))
   return Object.freeze(gateway)
@@ -258,13 +270,20 @@ function inOrder(faults: FoundFault[], sources: TableSource[]): Fault[] {
   return sorted.map(({ fault }) => fault)
 }
 
-async function compileTable(read: ReadTable, gateway: CompiledGateway, claims: Claims): Promise<void> {
+async function compileTable(
+  read: ReadTable,
+  gateway: CompiledGateway,
+  claims: Claims,
+  previous: CompiledGateway | undefined,
+): Promise<void> {
   const { report } = read
-  const upstreams = compileUpstreams(read)
+  const upstreams = compileUpstreams(read, previous?.upstreams)
   for (const { upstream, split } of upstreams.values())
     gateway.upstreams.push(...(split ? split.sides.map((side) => side.upstream) : [upstream]))
   gateway.splits.push(...[...upstreams.values()].flatMap(({ split }) => split ?? []))
-  const keys = await compileKeys(read)
+  const compiledKeys = await compileKeys(read, previous)
+  for (const one of compiledKeys.values()) gateway.keys.set(one.verifier.id, one)
+  const keys = new Map([...compiledKeys].map(([name, { verifier }]) => [name, verifier]))
   const acme = compileAcme(read)
   for (const [index, site] of read.sites.entries()) {
     if (!site) continue
@@ -287,15 +306,29 @@ interface NamedUpstream {
   split: CompiledSplit | undefined
 }
 
-function compileUpstreams({ name: table, upstreams, report }: ReadTable): Map<string, NamedUpstream> {
+function compileUpstreams(
+  { name: table, upstreams, report }: ReadTable,
+  previous: CompiledUpstream[] = [],
+): Map<string, NamedUpstream> {
   for (const [name, upstream] of upstreams) if (upstream) findUpstreamFaults(name, upstream, report)
+  const compile = (name: string, upstream: Upstream | undefined): CompiledUpstream =>
+    toKnown(previous, compileUpstream(table, name, upstream))
   return new Map(
     upstreams.map(([name, upstream]): [string, NamedUpstream] => {
-      const split = upstream?.split && compileSplit(table, name, upstream, upstream.split)
-      return [name, { split, upstream: split?.sides[0]?.upstream ?? compileUpstream(table, name, upstream) }]
+      const split = upstream?.split && compileSplit(table, name, { upstream, split: upstream.split, compile })
+      return [name, { split, upstream: split?.sides[0]?.upstream ?? compile(name, upstream) }]
     }),
   )
 }
+
+/** The one that there is already, where nothing about it has changed: with it go its connections and its health. */
+function toKnown(known: CompiledUpstream[], upstream: CompiledUpstream): CompiledUpstream {
+  const before = known.find(({ id }) => id === upstream.id)
+  return before && isSame(before, upstream) ? before : upstream
+}
+
+/** Whether data that was written down is the same. */
+const isSame = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b)
 
 const compileUpstream = (table: string, name: string, upstream: Upstream | undefined): CompiledUpstream => ({
   id: `${table}/${name}`,
@@ -310,7 +343,13 @@ const compileUpstream = (table: string, name: string, upstream: Upstream | undef
   client: upstream?.upstreamClient ?? 'lean',
 })
 
-function compileSplit(table: string, name: string, upstream: Upstream, split: Split): CompiledSplit {
+interface SplitParts {
+  upstream: Upstream
+  split: Split
+  compile: (name: string, upstream: Upstream) => CompiledUpstream
+}
+
+function compileSplit(table: string, name: string, { upstream, split, compile }: SplitParts): CompiledSplit {
   const names = Object.keys(split.sides)
   return {
     id: `${table}/${name}`,
@@ -318,7 +357,7 @@ function compileSplit(table: string, name: string, upstream: Upstream, split: Sp
     sides: Object.entries(split.sides).map(([side, { servers, weight }]) => ({
       name: side,
       weight,
-      upstream: compileUpstream(table, `${name}:${side}`, { ...upstream, servers }),
+      upstream: compile(`${name}:${side}`, { ...upstream, servers }),
     })),
     sticky: split.sticky && { maxAgeSeconds: limits.stickySeconds, ...split.sticky },
     force: split.force?.header.toLowerCase(),
@@ -391,14 +430,19 @@ function findSplitFaults(at: string, { sides, force, rollout }: Split, report: R
     report(`${at}.rollout.steps`, `are ${steps.join(', ')}`, 'write them from the smallest to the largest')
 }
 
-async function compileKeys({ name: table, keys, report }: ReadTable): Promise<Map<string, Verifier>> {
-  const verifiers = new Map<string, Verifier>()
+async function compileKeys(
+  { name: table, keys, report }: ReadTable,
+  previous: CompiledGateway | undefined,
+): Promise<Map<string, CompiledKey>> {
+  const compiled = new Map<string, CompiledKey>()
   for (const [name, key = noKey] of keys) {
     const faults = key === noKey ? [] : await findKeyFaults(key)
     for (const { at, problem, fix } of faults) report(`keys.${name}${at && `.${at}`}`, problem, fix)
-    verifiers.set(name, createVerifier(`${table}/${name}`, key))
+    const id = `${table}/${name}`
+    const known = previous?.keys.get(id)
+    compiled.set(name, known && isSame(known.key, key) ? known : { key, verifier: createVerifier(id, key) })
   }
-  return verifiers
+  return compiled
 }
 
 /** Stands for a key of the wrong shape, so that rows may name it. */
@@ -427,12 +471,16 @@ function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, 
     cors: toCors(site),
     hasPreflights: false,
   }
+  const counts = new Map<string, number>()
   const rows = routes.flatMap((readRow, row) => {
     if (!readRow) return []
     const report = (at: string, problem: string, fix: string): void =>
       read.report(`sites[${index}].routes[${row}]${at && `.${at}`}`, problem, fix)
     const source = read.sourceOf(index, row)
-    const made = compileRoute({ ...readRow, row, site, table: read.name, source, upstreams, keys, report })
+    const id = toRouteId(read.name, readRow.route)
+    const nth = counts.get(id) ?? 0
+    counts.set(id, nth + 1)
+    const made = compileRoute({ ...readRow, id, nth, site, table: read.name, source, upstreams, keys, report })
     return made ? [{ made, report }] : []
   })
   rows.sort((a, b) => compareRoutes(a.made, b.made))
@@ -445,8 +493,13 @@ function compileSite({ read, site: { routes, ...rest }, index, upstreams, keys, 
   return compiled
 }
 
+const toRouteId = (table: string, { methods, path }: Route): string =>
+  `${table} ${methods ? `${methods.join(',')} ` : ''}${path}`
+
 interface RouteParts extends ReadRow {
-  row: number
+  id: string
+  /** Which of the site's rows of this id; where it stands among the others may change. */
+  nth: number
   site: Site
   table: string
   source: string | undefined
@@ -457,15 +510,14 @@ interface RouteParts extends ReadRow {
 
 /** undefined when the row has a fault that leaves nothing to compare with other rows. */
 function compileRoute(parts: RouteParts): CompiledRoute | undefined {
-  const { row, site, table, source, keys, report, broken } = parts
+  const { id, nth, site, table, source, keys, report, broken } = parts
   // Without its 'auth', a limit by subject would be reported as well.
   const route = broken.has('auth') ? { ...parts.route, limit: undefined } : parts.route
   const pattern = readPattern(route.path)
   if ('fault' in pattern) return void report('path', `'${route.path}' can match no request`, pattern.fault)
   const action = compileAction(parts)
   const cors = toCors(site, route)
-  const id = `${table} ${route.methods ? `${route.methods.join(',')} ` : ''}${route.path}`
-  const policies = bindPolicies({ id: `${id}#${site.hosts[0]}#${row}`, route, site, keys, report })
+  const policies = bindPolicies({ id: `${id}#${site.hosts[0]}#${nth}`, route, site, keys, report })
   for (const { at, problem, fix } of [...findFieldFaults(route), ...findCacheFaults(route)]) report(at, problem, fix)
   if (!action || broken.size > 0) return undefined
   return {
@@ -480,6 +532,7 @@ function compileRoute(parts: RouteParts): CompiledRoute | undefined {
     matchHeaders: Object.entries(route.matchHeaders ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
     errors: route.errors ?? site.errors ?? 'problem',
     policies,
+    verifier: route.auth && keys.get(route.auth.jwt),
     action,
     response: dropCorsFields(toResponseEdits(site, route), cors),
     cors,

@@ -72,7 +72,7 @@ const tell = (exchange: Exchange, text: string | undefined): Plan =>
     : answer(exchange, 200, ['Content-Type', 'application/octet-stream', 'Cache-Control', 'no-store'], text)
 
 /** Exact hosts before wildcards, longer wildcards before shorter ones. */
-function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {
+export function findSite({ hosts, wildcards, fallback }: CompiledGateway, host: string): CompiledSite | undefined {
   const exact = hosts.get(host)
   if (exact || wildcards.size === 0) return exact ?? fallback
   for (let dot = host.indexOf('.'); dot !== -1; dot = host.indexOf('.', dot + 1)) {

@@ -195,6 +195,24 @@ export const limits = {
   passesMax: 10_000,
   /** Behind a failure, stale answers are sent for this long without asking the upstream again. */
   staleRetryMs: 1_000,
+  /** Tables that are read again must be there after this. */
+  reloadReadMs: 10_000,
+  /** Memory that reading them may take. */
+  reloadMemoryMegabytesMax: 256,
+  /** After a reload, WebSockets of rows that have changed are told to come again within this. */
+  reloadGraceMs: 5_000,
+  /** A worker must take requests, or by other tables, after this. */
+  workerStartMs: 30_000,
+  /** A worker whose event loop has not turned for this long is ended. */
+  workerStallMs: 10_000,
+  /** A worker that lived this long did not fail at its start. */
+  workerProvenMs: 10_000,
+  /** One that did is followed by the next after twice as long each time, at most this. */
+  workerRestartMsMax: 10_000,
+  /** So many in a row, and no other worker alive: the program ends. */
+  workerFailuresMax: 10,
+  /** A stop is announced for so long, to connections that then ask once more, before idle ones are closed. */
+  drainAnnounceMs: 500,
   /** Open requests may end for this long after a stop was asked for. */
   drainMs: 30_000,
 } as const

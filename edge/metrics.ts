@@ -78,7 +78,7 @@ interface Series {
 export function createMetrics(): Metrics {
   const series = new Map<string, Series>()
   /** Rows of one name share their series; the row itself finds it without a look at names. */
-  const found = new Map<unknown, Series>()
+  const found = new WeakMap<object, Series>()
   const upstreamErrors = new Map<string, number>()
   const refusals = new Map<string, number>()
   const cuts = new Map<string, number>()
@@ -87,7 +87,7 @@ export function createMetrics(): Metrics {
   function finish(plan: Plan, outcome: Outcome, durationMs: number): void {
     const { route, site } = plan.exchange
     open--
-    const one = found.get(route ?? site) ?? seriesOf(plan)
+    const one = found.get(route ?? site ?? nowhere) ?? seriesOf(plan)
     observe(one, outcome.status, durationMs)
     if (outcome.end !== 'done' && outcome.end !== 'client_gone' && outcome.status < 500) one.broken++
     const refusal = outcome.refusal ?? (plan.kind === 'answer' ? plan.refusal : undefined)
@@ -105,7 +105,7 @@ export function createMetrics(): Metrics {
     const key = labels(own)
     const one = series.get(key) ?? createSeries(own)
     series.set(key, one)
-    found.set(route ?? site, one)
+    found.set(route ?? site ?? nowhere, one)
     return one
   }
 
@@ -160,16 +160,7 @@ export function createMetrics(): Metrics {
         'Answers that did not end whole.',
         toLines('daemun_cut_answers_total', cuts),
       ),
-      ...[openGauge(open), ...gauges].map(({ name, help, value, type = 'gauge' }) =>
-        family(
-          name,
-          type,
-          help,
-          typeof value === 'number'
-            ? [`${name} ${value}`]
-            : value.map((sample) => `${name}${labels(sample.labels)} ${sample.value}`),
-        ),
-      ),
+      toGaugesText([openGauge(open), ...gauges]),
     ].join('')
   }
 
@@ -184,6 +175,23 @@ export function createMetrics(): Metrics {
     toText,
   }
 }
+
+export const toGaugesText = (gauges: Gauge[]): string =>
+  gauges
+    .map(({ name, help, value, type = 'gauge' }) =>
+      family(
+        name,
+        type,
+        help,
+        typeof value === 'number'
+          ? [`${name} ${value}`]
+          : value.map((sample) => `${name}${labels(sample.labels)} ${sample.value}`),
+      ),
+    )
+    .join('')
+
+/** Stands for the row of a request that no site answers. */
+const nowhere = {}
 
 const openGauge = (value: number): Gauge => ({ name: 'daemun_open_requests', help: 'Requests being served.', value })
 

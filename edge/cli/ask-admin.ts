@@ -1,25 +1,43 @@
 import { UsageError } from '../node/config.ts'
-import type { Config } from '../node/config.ts'
 
-/** Asks a running gateway to change something; resolves to what it answers, rejects with why it did not. */
+export interface Admin {
+  host: string
+  port: number
+  token: string | undefined
+}
+
+/**
+ * Asks a running gateway to change something, on its admin listener; resolves to what it says, with its status.
+ * Rejects with a UsageError when there is none, or when it does not take the token.
+ */
 export async function askAdmin(
+  { host, port, token }: Admin,
   path: string,
-  body: unknown,
-  { admin: { host, port }, config }: { admin: { host: string; port: number }; config: Config },
-): Promise<Record<string, unknown>> {
-  const { adminToken } = config
-  if (adminToken === undefined)
-    throw new UsageError('DAEMUN_ADMIN_TOKEN is not set: it must be the one that the gateway was started with')
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`
-  const answer = await fetch(`${url}${path}`, {
+  body?: unknown,
+): Promise<{ status: number; answer: unknown }> {
+  if (token === undefined)
+    throw new UsageError(`DAEMUN_ADMIN_TOKEN is not set: changes are asked for with the running gateway's`)
+  const place = `${host.includes(':') ? `[${host}]` : host}:${port}`
+  const response = await fetch(`http://${place}${path}`, {
     method: 'POST',
-    headers: { Authorization: `Bearer ${adminToken}`, 'Content-Type': 'application/json' },
-    body: JSON.stringify(body),
-    redirect: 'error',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify(body ?? {}),
   }).catch((error: unknown) => {
-    throw new UsageError(`no gateway answers at ${url}: start one, or name its --admin`, { cause: error })
+    throw new UsageError(`no gateway's admin listener answers on ${place}: name it with --admin ADDR:PORT`, {
+      cause: error,
+    })
   })
-  const said = (await answer.json().catch(() => ({}))) as Record<string, unknown>
-  if (answer.ok) return said
-  throw new UsageError(typeof said['detail'] === 'string' ? said['detail'] : `${url} answered ${answer.status}`)
+  const { status } = response
+  if (status === 401) throw new UsageError(`the gateway on ${place} has another DAEMUN_ADMIN_TOKEN`)
+  if (status === 403) throw new UsageError(`the gateway on ${place} was started without DAEMUN_ADMIN_TOKEN`)
+  const answer = await readJson(response)
+  if (answer === undefined)
+    throw new UsageError(`what answers on ${place} is no admin listener of this version: it says ${status} to ${path}`)
+  return { status, answer }
+}
+
+/** undefined: something that is no answer of ours. */
+async function readJson(response: Response): Promise<unknown> {
+  const type = response.headers.get('content-type') ?? ''
+  return type.startsWith('application/json') ? response.json() : undefined
 }

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { readAddress } from '../address.ts'
 import { readListenAddress, UsageError } from '../node/config.ts'
@@ -17,6 +18,10 @@ export interface CommandLine {
   headers: [string, string][]
   from: string
   json: boolean
+  /** serve: processes that take requests; one of them is this one. */
+  workers: number
+  /** reload: puts new workers in the place of all. */
+  replace: boolean
   http: ListenAddress
   https: ListenAddress | undefined
   admin: ListenAddress
@@ -34,6 +39,8 @@ export interface CommandLine {
 
 type Command = keyof typeof commands
 type Option =
+  | 'workers'
+  | 'replace'
   | 'http'
   | 'https'
   | 'admin'
@@ -54,7 +61,8 @@ type ListenAddress = ReturnType<typeof readListenAddress>
 export const usage = `daemun: an edge gateway that is one typed table
 
   daemun serve   [table.ts…] [--http ADDR:PORT] [--https ADDR:PORT] [--admin ADDR:PORT]
-                 [--proxy-protocol http,https]
+                 [--proxy-protocol http,https] [--workers auto|N]
+  daemun reload  [--admin ADDR:PORT] [--replace]
   daemun check   [table.ts…]
   daemun routes  [table.ts…] [--json]
   daemun explain [table.ts…] [METHOD] URL [-H 'name: value']… [--from ADDRESS] [--json]
@@ -65,13 +73,15 @@ export const usage = `daemun: an edge gateway that is one typed table
   daemun purge   --url URL | --prefix URL | --tag TAG [--admin ADDR:PORT]
 
 No table means the five that ship with it. serve takes requests on 127.0.0.1:8080 and operators on
-127.0.0.1:9090. Variables come from the environment and from .env in the working folder.
+127.0.0.1:9090, where reload asks it to read its tables again. Variables come from the environment and from .env in
+the working folder.
 Exit codes: 0 all is well, 1 something failed or differs, 2 a table, the environment or the command line is wrong.
 `
 
 /** The commands and the options that each of them takes. */
 const commands = {
-  serve: ['http', 'https', 'admin', 'proxy-protocol'],
+  serve: ['http', 'https', 'admin', 'proxy-protocol', 'workers'],
+  reload: ['admin', 'replace'],
   check: [],
   routes: ['json'],
   explain: ['header', 'from', 'json'],
@@ -99,6 +109,8 @@ const options = {
   url: { type: 'string' },
   prefix: { type: 'string' },
   tag: { type: 'string' },
+  workers: { type: 'string' },
+  replace: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
 } as const
 
@@ -123,6 +135,8 @@ export function readCommandLine(args: string[]): CommandLine {
     headers: (values.header ?? []).map(readHeader),
     from: readFrom(values.from ?? '203.0.113.7'),
     json: values.json ?? false,
+    replace: values.replace ?? false,
+    workers: readWorkers(values.workers ?? '1'),
     http: readListenAddress(values.http ?? '127.0.0.1:8080'),
     https: values.https === undefined ? undefined : readListenAddress(values.https),
     admin: readListenAddress(values.admin ?? '127.0.0.1:9090'),
@@ -189,6 +203,12 @@ function readSelectorOptions(
       "purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
     )
   return selector
+}
+
+function readWorkers(text: string): number {
+  const count = text === 'auto' ? availableParallelism() : /^[1-9]\d{0,2}$/.test(text) ? Number(text) : undefined
+  if (count === undefined) throw new UsageError(`--workers is '${text}': write 'auto', or a number such as 4`)
+  return count
 }
 
 const isTableFile = (word: string): boolean => /\.[cm]?[jt]s$/.test(word) && !word.includes('://')

@@ -21,12 +21,16 @@ async function main(args: string[]): Promise<void> {
     const config = readConfig()
     if (line.command === 'split') return await split(line, config)
     if (line.command === 'purge') return say(await purge(line, config))
+    if (line.command === 'reload') {
+      const { reload } = await import('./reload.ts')
+      return say(await reload({ ...line.admin, token: config.adminToken }, line.replace))
+    }
     const sources = await loadTables(line.tables)
     if (line.command === 'serve') {
       const compiled = await compileTables(sources, config)
       // Loaded here: what serves takes longer to load than the other commands take to run.
       const { serve } = await import('./serve.ts')
-      return await serve(line, config, compiled)
+      return await serve(line, config, sources, compiled)
     }
     if (line.command === 'diff') return await diff(line, withStandIns(line, config, sources), sources)
     await inspect(line, config, await compileTables(sources, withStandIns(line, config, sources)))

@@ -8,10 +8,13 @@ import { addPage } from './admin-page.ts'
 import type { PageState } from './admin-page.ts'
 import { addSplits } from './admin-splits.ts'
 import { requireAdminToken } from './admin-token.ts'
+import { toListenError } from './listen-on.ts'
+import type { Reloader } from './reload.ts'
 
 export interface AdminState {
   metrics: Metrics
-  splits: SplitControl
+  /** In a worker the supervisor has it. */
+  splits: SplitControl | undefined
   /** What changes have to be asked for with; without it there are none. */
   token: string | undefined
   page: PageState
@@ -20,7 +23,12 @@ export interface AdminState {
   gauges(): Gauge[]
   /** Forgets kept answers, in every process; says how many. */
   purge(selector: Selector): number | Promise<number>
+  /** Reads the tables again, where they came from files. */
+  reload: Reloader['reload'] | undefined
 }
+
+/** What answers operators; in a worker without a listener of its own. */
+export type AdminApp = Pick<Hono, 'request' | 'fetch'>
 
 export interface Admin {
   /** Where it listens, such as 'http://127.0.0.1:9090'. */
@@ -28,8 +36,8 @@ export interface Admin {
   close(): Promise<void>
 }
 
-/** The listener for operators: health, metrics and a page for everybody, changes for who has the token. */
-export function startAdmin(state: AdminState, { host, port }: { host: string; port: number }): Promise<Admin> {
+/** For operators: health, metrics and a page for everybody, changes for who has the token. */
+export function createAdminApp(state: AdminState): AdminApp {
   const app = new Hono()
   addPage(app, state.page, state.gauges)
   app.use(requireAdminToken(state.token))
@@ -43,12 +51,27 @@ export function startAdmin(state: AdminState, { host, port }: { host: string; po
       'content-type': 'text/plain; version=0.0.4; charset=utf-8',
     }),
   )
-  addSplits(app, state.splits)
+  if (state.splits) addSplits(app, state.splits)
   app.post('/purge', async (context) => {
     const selector = readSelector(await context.req.json().catch(() => undefined))
     if ('fault' in selector) return context.json({ code: 'malformed_selector', detail: selector.fault }, 400)
     return context.json({ purged: await state.purge(selector) })
   })
+  const { reload } = state
+  if (reload)
+    app.post('/reload', async (context) => {
+      const result = await reload()
+      return context.json(result, result.outcome === 'swapped' ? 200 : 422)
+    })
+  // A supervisor has them (`supervisor.ts`).
+  app.post('/workers', (context) =>
+    context.json({ code: 'no_workers', detail: 'it serves in one process: start it with --workers' }, 409),
+  )
+  return app
+}
+
+/** Rejects with a UsageError when the address cannot be had. */
+export function listenAdmin(app: AdminApp, { host, port }: { host: string; port: number }): Promise<Admin> {
   return new Promise((resolve, reject) => {
     const server = serve({ fetch: app.fetch, hostname: host, port }, (address) =>
       resolve({
@@ -56,6 +79,6 @@ export function startAdmin(state: AdminState, { host, port }: { host: string; po
         close: () => new Promise((done) => server.close(() => done())),
       }),
     )
-    server.once('error', reject)
+    server.once('error', (error) => reject(toListenError(error, { host, port })))
   })
 }

@@ -22,6 +22,8 @@ import { sendOpenFile } from './open-file.ts'
 
 export interface Assets {
   send(plan: FilesPlan, io: NodeIo, finish: Finish): void
+  /** Only these folders are served from now on, and what is on disk is looked at again. */
+  keep(folders: CompiledFiles[]): void
 }
 
 /**
@@ -48,8 +50,9 @@ export function createAssets(now: () => number = () => performance.now()): Asset
   }
 
   /** Rows that name the same folder share what is held of it. */
-  function folderOf({ root, releases }: CompiledFiles): Folder {
-    const key = `${releases} ${root}`
+  function folderOf(files: CompiledFiles): Folder {
+    const key = toKey(files)
+    const { root, releases } = files
     const known = folders.get(key)
     if (known) return known
     const folder = createFolder(root, releases, memories, now)
@@ -73,8 +76,20 @@ export function createAssets(now: () => number = () => performance.now()): Asset
     sendRefusal(plan, noFile, io, finish)
   }
 
-  return { send }
+  function keep(kept: CompiledFiles[]): void {
+    const keys = new Set(kept.map(toKey))
+    for (const [key, folder] of folders)
+      if (keys.has(key)) folder.lookAgain()
+      else {
+        folder.close()
+        folders.delete(key)
+      }
+  }
+
+  return { send, keep }
 }
+
+const toKey = ({ root, releases }: CompiledFiles): string => `${releases} ${root}`
 
 const noFile: Refusal = { code: 'not_found', detail: 'there is no such file' }
 

@@ -26,6 +26,8 @@ export interface CertificateOptions {
 export interface Certificates {
   /** What the site that a client names shows it: the same object for as long as that is so. */
   contextFor(name: string | undefined): SecureContextOptions
+  /** Shows what these hosts have from now on. Never rejects. */
+  serve(compiled: CompiledGateway): Promise<void>
   /** Looks at the files and swaps what has changed; what is refused changes nothing. Never rejects. */
   look(): Promise<void>
   /** Shows a new certificate as if it lay in `issued/<name>/`, until it does: there may be no room for it on the disk. */
@@ -39,12 +41,13 @@ export interface Certificates {
 
 /** Resolves when all files were looked at once; whatever is wrong with them, every host has a certificate then. */
 export async function openCertificates(options: CertificateOptions): Promise<Certificates> {
-  const { compiled, directory, development, report, now = Date.now } = options
-  const hosts = listHosts(compiled)
+  const { directory, development, report, now = Date.now } = options
+  let { compiled } = options
+  let hosts = listHosts(compiled)
   let tickets = await readTicketSecret(directory, now(), undefined)
   const standIn = toContext(issueStandIn(['no-certificate.invalid'], now()))
   /** By site and by what its hosts show: no two sites share one, and so none takes the other's tickets. */
-  let contexts = new Map<CompiledSite, Map<string, Shown>>()
+  let contexts = new Map<string, Map<string, Shown>>()
   let shown = new Map<string, Shown>()
   let known = new Map<string, CertificateFiles>()
   /** By their folders. */
@@ -115,14 +118,15 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
   }
 
   function show(good: CertificateFiles[]): void {
-    const next = new Map<CompiledSite, Map<string, Shown>>()
+    const next = new Map<string, Map<string, Shown>>()
     const table = new Map<string, Shown>()
     for (const [host, site] of hosts) {
       const files = chooseCertificate(good, host, now())
-      const ofSite = next.get(site) ?? new Map<string, Shown>()
-      next.set(site, ofSite)
-      const key = files ? `${files.folder} ${files.version}` : ''
-      const one = ofSite.get(key) ?? keep(contexts.get(site)?.get(key)) ?? make(site, files)
+      const name = toSiteName(site)
+      const ofSite = next.get(name) ?? new Map<string, Shown>()
+      next.set(name, ofSite)
+      const key = files ? `${files.folder} ${files.version}` : `for ${site.hosts.join()}`
+      const one = ofSite.get(key) ?? keep(contexts.get(name)?.get(key)) ?? make(site, files)
       ofSite.set(key, one)
       table.set(host, one)
     }
@@ -184,6 +188,15 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
     ]
   }
 
+  async function serve(next: CompiledGateway): Promise<void> {
+    compiled = next
+    hosts = listHosts(next)
+    await look().catch(tell)
+  }
+
+  const tell = (error: unknown): void =>
+    report(`certificates: ${error instanceof Error ? error.message : String(error)}`)
+
   await look()
   const bare = [...shown].filter(([, { files }]) => !files).map(([host]) => host)
   if (bare.length > 0) report(`no certificate for ${enumerate(bare)}: a self-signed one stands in`)
@@ -192,7 +205,7 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
     if (looking) return
     looking = true
     void look()
-      .catch((error: unknown) => report(`certificates: ${error instanceof Error ? error.message : String(error)}`))
+      .catch(tell)
       .finally(() => {
         looking = false
       })
@@ -200,6 +213,7 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
 
   return {
     contextFor,
+    serve,
     look,
     hold,
     filesOf: (host) => shown.get(host)?.files,
@@ -207,6 +221,9 @@ export async function openCertificates(options: CertificateOptions): Promise<Cer
     close: () => clearInterval(timer),
   }
 }
+
+/** The same after a reload: no two sites have the same host. */
+const toSiteName = ({ table, hosts }: CompiledSite): string => `${table} ${hosts[0]}`
 
 interface Shown {
   /** undefined: a stand-in. */

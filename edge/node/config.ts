@@ -1,7 +1,10 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { parseEnv } from 'node:util'
 import { readNetwork } from '../address.ts'
 import type { Network } from '../address.ts'
 import { limits } from '../limits.ts'
+import { readSystemd } from './systemd.ts'
+import type { Systemd } from './systemd.ts'
 import { findSecretFault } from '../token.ts'
 import type { Environment } from '../variables.ts'
 import { readHostName } from './known-hosts.ts'
@@ -26,14 +29,20 @@ export interface Config {
   adminToken: string | undefined
   /** DAEMUN_CACHE_BYTES: how much of upstreams' answers is kept. */
   cacheBytes: number
+  systemd: Systemd
 }
 
 /** What is wrong with the environment or the command line. */
 export class UsageError extends Error {}
 
-/** Reads `.env` in the working folder, if there is one, and the environment, which wins. */
+/** What the process was started with, before a file was read. */
+const given = { ...process.env }
+
+/** Reads `.env` in the working folder, if there is one, as it is now, and the environment, which wins. */
 export function readConfig(): Config {
-  readEnvFile()
+  const environment: NodeJS.ProcessEnv = { ...readEnvFile(), ...given }
+  // For other programs of this process, and for what Node itself looks at.
+  Object.assign(process.env, environment)
   const {
     NODE_ENV,
     REDIS_URL,
@@ -41,17 +50,18 @@ export function readConfig(): Config {
     DAEMUN_CERTIFICATES,
     DAEMUN_ADMIN_TOKEN,
     DAEMUN_STATE,
-  } = process.env
+  } = environment
   return {
-    environment: { ...process.env },
+    environment,
     development: NODE_ENV !== 'production',
     redisUrl: REDIS_URL || undefined,
-    adminHosts: (process.env['DAEMUN_ADMIN_HOSTS'] ?? '').split(',').filter(Boolean).map(toHostName),
+    adminHosts: (environment['DAEMUN_ADMIN_HOSTS'] ?? '').split(',').filter(Boolean).map(toHostName),
     trustedHops: DAEMUN_TRUSTED_HOPS.split(',').filter(Boolean).map(toNetwork),
     certificates: DAEMUN_CERTIFICATES || 'certs',
     stateDirectory: DAEMUN_STATE || undefined,
     adminToken: readAdminToken(DAEMUN_ADMIN_TOKEN),
-    cacheBytes: readCacheBytes(process.env['DAEMUN_CACHE_BYTES']),
+    cacheBytes: readCacheBytes(environment['DAEMUN_CACHE_BYTES']),
+    systemd: readSystemd(given, process.pid),
   }
 }
 
@@ -71,9 +81,9 @@ function readCacheBytes(text: string | undefined): number {
   return bytes
 }
 
-function readEnvFile(): void {
+function readEnvFile(): NodeJS.Dict<string> {
   try {
-    if (existsSync('.env')) process.loadEnvFile('.env')
+    return existsSync('.env') ? parseEnv(readFileSync('.env', 'utf8')) : {}
   } catch (error) {
     throw new UsageError(`.env cannot be read: ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,

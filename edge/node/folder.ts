@@ -8,6 +8,10 @@ import { createReleases } from './releases.ts'
 export interface Folder {
   /** The file at a path below the folder. */
   look(name: string): Asset | undefined
+  /** What the disk has is not taken as known any more. */
+  lookAgain(): void
+  /** Lets go of what is held of it. */
+  close(): void
 }
 
 export interface Memories {
@@ -85,7 +89,18 @@ export function createFolder(path: string, keep: number, memories: Memories, now
     return true
   }
 
-  return { look }
+  function lookAgain(): void {
+    checkedAt = -Infinity
+    for (const asset of build?.assets.values() ?? []) asset.checkedAt = -Infinity
+  }
+
+  function close(): void {
+    for (const asset of build?.assets.values() ?? []) release(asset, memories.assets)
+    build?.assets.clear()
+    releases?.close()
+  }
+
+  return { look, lookAgain, close }
 }
 
 const lookEveryMs = 1_000

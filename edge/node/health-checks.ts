@@ -2,17 +2,32 @@ import type { CompiledHealth } from '../compile.ts'
 import type { UpstreamServers } from './pool.ts'
 
 export interface HealthChecks {
+  /** Asks these from now on, and no others. */
+  keep(upstreams: UpstreamServers[]): void
   stop(): void
 }
 
 /** Asks the servers of upstreams that want it, each on its own clock so that they are not asked all at once. */
-export function startHealthChecks(upstreams: UpstreamServers[], random: () => number): HealthChecks {
-  const stopped = new AbortController()
-  for (const servers of upstreams) {
+export function startHealthChecks(random: () => number): HealthChecks {
+  const running = new Map<UpstreamServers, AbortController>()
+
+  function start(servers: UpstreamServers): void {
     const { health, servers: all } = servers.group.upstream
+    const stopped = new AbortController()
+    running.set(servers, stopped)
     if (health) for (const index of all.keys()) checkForever({ servers, index, health, random, signal: stopped.signal })
   }
-  return { stop: () => stopped.abort() }
+
+  function keep(upstreams: UpstreamServers[]): void {
+    for (const [servers, stopped] of running)
+      if (!upstreams.includes(servers)) {
+        stopped.abort()
+        running.delete(servers)
+      }
+    for (const servers of upstreams) if (!running.has(servers)) start(servers)
+  }
+
+  return { keep, stop: () => keep([]) }
 }
 
 interface Checking {

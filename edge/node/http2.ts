@@ -16,6 +16,8 @@ export interface Http2Connections {
   open(socket: TLSSocket): void
   /** How many there are. */
   count(): number
+  /** Says that a GOAWAY is to come (RFC 9113 §6.8): who has asked by then is answered. */
+  announce(): void
   /** Says GOAWAY to all; open streams may end, then their connections are closed. */
   close(): void
   /** Closes all of them at once. */
@@ -94,6 +96,10 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
     }
   }
 
+  function announce(): void {
+    for (const session of sessions.keys()) session.goaway(constants.NGHTTP2_NO_ERROR, lastStreamMax)
+  }
+
   function close(): void {
     closing = true
     clearInterval(timer)
@@ -104,8 +110,10 @@ export function createHttp2Connections(handle: Handle, now: () => number = () =>
     for (const session of sessions.keys()) session.destroy()
   }
 
-  return { open, count: () => sessions.size, close, destroy }
+  return { open, count: () => sessions.size, announce, close, destroy }
 }
+
+const lastStreamMax = 2 ** 31 - 1
 
 interface Activity {
   socket: Socket

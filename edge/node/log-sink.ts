@@ -10,8 +10,11 @@ export interface LogSink {
   flush(): Promise<void>
 }
 
-/** `descriptor` is a file descriptor such as 1 (standard output). */
-export function createLogSink(descriptor: number): LogSink {
+/**
+ * `descriptor` is a file descriptor such as 1 (standard output). What is `shared` with other processes gets no more than
+ * a pipe takes at once (PIPE_BUF), so that no line is torn by another one.
+ */
+export function createLogSink(descriptor: number, { shared = false } = {}): LogSink {
   let waiting: string[] = []
   let waitingLength = 0
   let dropped = 0
@@ -41,9 +44,10 @@ export function createLogSink(descriptor: number): LogSink {
       const lines = waiting
       waiting = []
       waitingLength = 0
-      await writeWhole(descriptor, Buffer.from(lines.join('')), () => ended).catch(() => {
-        dropped += lines.length
-      })
+      for (const batch of shared ? toPipeBatches(lines) : [lines])
+        await writeWhole(descriptor, Buffer.from(batch.join('')), () => ended).catch(() => {
+          dropped += batch.length
+        })
     }
   }
 
@@ -62,6 +66,23 @@ const batchMs = 50
 const flushMs = 1_000
 const batchLength = 32_768
 const waitingMax = 4_194_304
+
+const pipeBytes = 4_096
+
+function toPipeBatches(lines: string[]): string[][] {
+  const batches: string[][] = []
+  let room = 0
+  for (const line of lines) {
+    const bytes = Buffer.byteLength(line)
+    if (bytes > room) {
+      batches.push([])
+      room = pipeBytes
+    }
+    batches.at(-1)?.push(line)
+    room -= bytes
+  }
+  return batches
+}
 
 /** A write to a full pipe would hold a thread, and with it the end of the process. As a socket it returns at once. */
 function stopBlocking(descriptor: number): void {

@@ -19,6 +19,8 @@ export interface Overview {
   /** A server was put aside or is back. */
   changed(upstream: CompiledUpstream, change: HealthChange): void
   page(sources: OverviewSources): PageState
+  /** Shows these tables from now on. */
+  keep(compiled: CompiledGateway): void
   stop(): void
 }
 
@@ -32,7 +34,8 @@ interface OverviewSources {
   now(): Pick<Status, 'state' | 'clientConnections' | 'webSockets' | 'droppedLogLines' | 'changesAllowed'>
 }
 
-export function createOverview(compiled: CompiledGateway): Overview {
+export function createOverview(first: CompiledGateway): Overview {
+  let compiled = first
   const counted = createMetrics()
   const recent = createRecent()
   const startedAt = Date.now()
@@ -78,6 +81,9 @@ export function createOverview(compiled: CompiledGateway): Overview {
     changed: ({ id, servers }, { index, why }) =>
       void changes.set(`${id} ${servers[index]?.origin}`, { at: Date.now(), reason: why }),
     page,
+    keep: (next) => {
+      compiled = next
+    },
     stop,
   }
 }

@@ -15,7 +15,10 @@ import type { ServerAddress } from './upstream-connection.ts'
 /** Connections to the servers of all upstreams, one request at a time on each. */
 export interface Pool {
   of(upstream: CompiledUpstream): UpstreamServers
+  /** Of the upstreams that are served now. */
   all(): UpstreamServers[]
+  /** Serves these from now on: requests to others end as they began, and then their connections are closed. */
+  keep(upstreams: CompiledUpstream[]): void
   /** Closes connections that are not in use; those in use follow when they are given back. */
   close(): Promise<void>
   /** Connections in use. */
@@ -53,7 +56,9 @@ export interface PoolOptions {
 }
 
 export function createPool({ now, onChange }: PoolOptions): Pool {
-  const known = new Map<CompiledUpstream, UpstreamServers>()
+  let current = new Map<CompiledUpstream, UpstreamServers>()
+  /** Requests that began before theirs was given up find it here. */
+  const known = new WeakMap<CompiledUpstream, UpstreamServers>()
   const resolver = createResolver({ now })
 
   function of(upstream: CompiledUpstream): UpstreamServers {
@@ -65,13 +70,20 @@ export function createPool({ now, onChange }: PoolOptions): Pool {
     return created
   }
 
+  function keep(upstreams: CompiledUpstream[]): void {
+    const before = current
+    current = new Map(upstreams.map((upstream) => [upstream, of(upstream)]))
+    for (const [upstream, servers] of before) if (!current.has(upstream)) void servers.close()
+  }
+
   return {
     of,
-    all: () => [...known.values()],
+    all: () => [...current.values()],
+    keep,
     close: async () => {
-      await Promise.all([...known.values()].map((servers) => servers.close()))
+      await Promise.all([...current.values()].map((servers) => servers.close()))
     },
-    inUse: () => [...known.values()].reduce((sum, { group }) => sum + group.inFlight(), 0),
+    inUse: () => [...current.values()].reduce((sum, { group }) => sum + group.inFlight(), 0),
   }
 }
 

@@ -10,6 +10,8 @@ export interface Releases {
   find(name: string): Asset | undefined
   /** Reads what the build in this folder has of them. */
   scan(root: string): void
+  /** Lets go of all of them. */
+  close(): void
 }
 
 interface Held {
@@ -77,10 +79,18 @@ export function createReleases(keep: number, memories: Memories): Releases {
     if (asset) release(asset, memories.assets)
   }
 
+  let closed = false
+
   return {
     find,
     scan(root) {
-      scanning = scanning.then(() => readBuild(root)).catch(() => {})
+      if (!closed) scanning = scanning.then(() => readBuild(root)).catch(() => {})
+    },
+    close() {
+      closed = true
+      scanning = scanning.finally(() => {
+        for (const [name, entry] of held) drop(name, entry)
+      })
     },
   }
 }

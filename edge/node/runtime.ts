@@ -11,7 +11,7 @@ import type { Plan } from '../plan.ts'
 import type { ClientAddress, Facts, Limiter, Outcome, Runtime } from '../runtime.ts'
 import type { SplitTally } from '../upstreams/split-tally.ts'
 import { sendAnswer } from './answer.ts'
-import { createAssets } from './assets.ts'
+import type { Assets } from './assets.ts'
 import type { NodeIo } from './exchange-io.ts'
 import { forward } from './forward.ts'
 import type { Pool } from './pool.ts'
@@ -29,6 +29,7 @@ export interface NodeRuntimeOptions {
   tracer?: Tracer | undefined
   ports?: Facts['ports']
   pool: Pool
+  assets: Assets
   metrics: Metrics
   splits: SplitTally
   /** Takes access-log lines. */
@@ -41,9 +42,8 @@ export interface NodeRuntimeOptions {
 
 /** The runtime on Node: sockets, memory and files. */
 export function createNodeRuntime(options: NodeRuntimeOptions): Runtime<NodeIo, void> {
-  const { metrics, log, pool, splits, tunnels, cache } = options
+  const { metrics, log, pool, assets, splits, tunnels, cache } = options
   const facts = createNodeFacts(options)
-  const assets = createAssets()
 
   function finish(plan: Plan, outcome: Outcome): void {
     const durationMs = facts.monotonic() - plan.exchange.startedAt

@@ -1,25 +1,32 @@
 import { once } from 'node:events'
 import type { Server } from 'node:http'
-import type { AddressInfo, Server as NetServer } from 'node:net'
+import { Server as NetServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import type { Network } from '../address.ts'
 import type { Selector } from '../cache/selector.ts'
-import type { CompiledGateway } from '../compile.ts'
+import type { CompiledFiles, CompiledGateway, CompiledRoute } from '../compile.ts'
 import { identify } from '../exchange.ts'
 import type { Explanation } from '../explain.ts'
 import type { RawRequest } from '../exchange.ts'
 import { createGateway, refuse } from '../gateway.ts'
 import { limits } from '../limits.ts'
 import type { Gauge, Sample } from '../metrics.ts'
+import { hasSameRow } from '../same-row.ts'
+import type { SplitTally } from '../upstreams/split-tally.ts'
 import type { Facts, Limiter } from '../runtime.ts'
 import { createAcme } from './acme.ts'
 import type { Acme } from './acme.ts'
 import { createAcmeFiles } from './acme-files.ts'
-import { startAdmin } from './admin.ts'
+import { createAdminApp, listenAdmin } from './admin.ts'
+import type { AdminApp } from './admin.ts'
+import { createAssets } from './assets.ts'
 import { openCertificates } from './certificates.ts'
-import { UsageError } from './config.ts'
+import type { Certificates } from './certificates.ts'
 import type { NodeIo } from './exchange-io.ts'
 import { createHttp2Connections } from './http2.ts'
 import { createListener } from './listen.ts'
+import { listen } from './listen-on.ts'
+import type { ListenOn } from './listen-on.ts'
 import type { Handle } from './listen.ts'
 import type { LogSink } from './log-sink.ts'
 import { createOverview } from './overview.ts'
@@ -29,8 +36,10 @@ import { requireProxyHeader } from './proxy-protocol.ts'
 import type { ProxyFault } from './proxy-protocol.ts'
 import { startHealthChecks } from './health-checks.ts'
 import { createResponseCache } from './response-cache.ts'
+import type { Reloader } from './reload.ts'
 import { createNodeRuntime } from './runtime.ts'
 import { startSplits } from './splits.ts'
+import type { SplitWeights } from './splits.ts'
 import { createTlsListener } from './tls.ts'
 import type { Tracer } from './tracer.ts'
 import type { Tunnel } from './upgrade.ts'
@@ -45,27 +54,34 @@ export interface ServeOptions {
   /** Records traces; closed with the gateway. */
   tracer?: Tracer | undefined
   trustedHops: Network[]
-  http: ListenAddress
+  http: ListenOn & ProxyProtocol
   /** Where TLS is taken, and what with. */
-  https?: ListenAddress & { certificates: string; development: boolean }
-  admin: { host: string; port: number }
+  https?: ListenOn & ProxyProtocol & { certificates: string; development: boolean }
+  /** Where operators ask; without it, whoever has started this asks for them. */
+  admin?: { host: string; port: number }
   /** What changes on the admin listener are asked for with; without it there are none. */
   adminToken?: string | undefined
+  /** Reads the tables again; without it, what is served stays as it is. */
+  reloader?: Reloader
+  /** Default limits.reloadGraceMs. */
+  reloadGraceMs?: number
+  /** Default limits.drainMs. */
+  drainMs?: number
   /** The folder in which changes of splits outlive the process; without it they do not. */
   stateDirectory?: string | undefined
   /** How often rollouts are judged. Default limits.rolloutJudgeMs. */
   judgeMs?: number
   /** How many bytes of answers are kept at most. Default `limits.cacheBytesMax`. */
   cacheBytes?: number | undefined
+  /** Somebody else decides about the weights of splits, from these to begin with. */
+  weights?: SplitWeights
   /** Takes the access log. */
   accessLog: LogSink
   /** Takes what operators should hear of, a line at a time. */
   report: (line: string) => void
 }
 
-interface ListenAddress {
-  host: string
-  port: number
+export interface ProxyProtocol {
   /** Connections begin with a header of the PROXY protocol, from one of the trusted hops. Default false. */
   proxyProtocol?: boolean
   /** How long that header may take. Default limits.proxyHeaderTimeoutMs. */
@@ -77,9 +93,19 @@ export interface RunningGateway {
   port: number
   /** The port that TLS is taken on. */
   httpsPort: number | undefined
+  /** Empty without a listener. */
   adminUrl: string
   /** Forgets kept answers; says how many. */
   purge(selector: Selector): number
+  adminApp: AdminApp
+  /** What was counted of splits, and their weights, where somebody else decides about them. */
+  splits: SplitTally
+  /**
+   * Serves by other tables from now on. Requests end as they began, and what has not changed stays as it is:
+   * connections to upstreams, what is known of their health, files in memory, counts of limits, verified tokens.
+   * WebSockets of rows that have changed are told to come again.
+   */
+  swap(compiled: CompiledGateway): Promise<void>
   /** Takes no new connections, lets open requests end within `limits.drainMs`, says goodbye to WebSockets. */
   stop(): Promise<void>
 }
@@ -97,14 +123,25 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
       report(`upstream ${upstream.id}: ${server} ${change.up ? 'is back' : 'is put aside'}: ${change.why}`)
     },
   })
-  for (const upstream of compiled.upstreams) pool.of(upstream)
+  pool.keep(compiled.upstreams)
+  const assets = createAssets()
   const tunnels = new Set<Tunnel>()
   const cache = createResponseCache({ bytesMax: options.cacheBytes })
   const log = (line: string): void => accessLog.write(line)
-  const ports = options.https && { http: options.http.port, https: options.https.port }
+  const ports = options.https && { http: 0, https: 0 }
   const splits = startSplits({ ...compiled, ...options, directory: options.stateDirectory })
-  const runtime = createNodeRuntime({ ...options, ports, pool, metrics, log, tunnels, cache, splits: splits.tally })
-  const gateway = createGateway(compiled, runtime)
+  const runtime = createNodeRuntime({
+    ...options,
+    ports,
+    pool,
+    assets,
+    metrics,
+    log,
+    tunnels,
+    cache,
+    splits: splits.tally,
+  })
+  let gateway = createGateway(compiled, runtime)
   let draining = false
 
   function handle(raw: RawRequest, io: NodeIo): void {
@@ -159,60 +196,76 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     ports.http = port
     ports.https = tls.port
   }
-  const admin = await startAdmin(
-    {
-      metrics,
-      splits: splits.control,
-      page: overview.page({
-        hosts: options.adminHosts ?? [],
-        pool,
-        facts: runtime,
-        showExplanation: options.showExplanation ?? ((explanation) => JSON.stringify(explanation, null, 2)),
-        now: () => ({
-          state: draining ? 'draining' : 'ready',
-          clientConnections: connections,
-          webSockets: tunnels.size,
-          droppedLogLines: accessLog.dropped(),
-          changesAllowed: options.adminToken !== undefined,
-        }),
+  const adminApp = createAdminApp({
+    metrics,
+    splits: splits.control,
+    page: overview.page({
+      hosts: options.adminHosts ?? [],
+      pool,
+      facts: runtime,
+      showExplanation: options.showExplanation ?? ((explanation) => JSON.stringify(explanation, null, 2)),
+      now: () => ({
+        state: draining ? 'draining' : 'ready',
+        clientConnections: connections,
+        webSockets: tunnels.size,
+        droppedLogLines: accessLog.dropped(),
+        changesAllowed: options.adminToken !== undefined,
       }),
-      token: options.adminToken,
-      notReady: () => (draining ? 'draining' : undefined),
-      gauges: () => [
-        {
-          name: 'daemun_client_connections',
-          help: 'Open connections of clients.',
-          value: connections + (tls?.http2() ?? 0),
-        },
-        { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
-        ...(options.tracer?.gauges() ?? []),
-        ...toUpstreamGauges(pool),
-        ...splits.gauges(),
-        { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
-        {
-          name: 'daemun_dropped_log_lines',
-          help: 'Access-log lines that the reader was too slow for.',
-          value: accessLog.dropped(),
-        },
-        ...cache.gauges(),
-        ...(tls?.gauges() ?? []),
-        ...toProxyGauges(proxyFaults),
-      ],
-      purge: cache.purge,
-    },
-    options.admin,
-  ).catch((error: unknown) => {
-    server.close()
-    tls?.stop()
-    throw toListenError(error, options.admin)
+    }),
+    token: options.adminToken,
+    notReady: () => (draining ? 'draining' : undefined),
+    gauges: () => [
+      {
+        name: 'daemun_client_connections',
+        help: 'Open connections of clients.',
+        value: connections + (tls?.http2() ?? 0),
+      },
+      { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
+      ...(options.tracer?.gauges() ?? []),
+      ...toUpstreamGauges(pool),
+      ...splits.gauges(),
+      { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
+      {
+        name: 'daemun_dropped_log_lines',
+        help: 'Access-log lines that the reader was too slow for.',
+        value: accessLog.dropped(),
+      },
+      ...cache.gauges(),
+      ...(tls?.gauges() ?? []),
+      ...toProxyGauges(proxyFaults),
+      ...(options.reloader?.gauges() ?? []),
+    ],
+    purge: cache.purge,
+    reload: options.reloader?.reload,
   })
+  const admin =
+    options.admin &&
+    (await listenAdmin(adminApp, options.admin).catch((error: unknown) => {
+      server.close()
+      tls?.stop()
+      throw error
+    }))
 
   if (tls) {
     // Now that what is ordered can be proven.
     runtime.challenge = tls.challenge
     tls.acme.start()
   } else reportUnordered(options)
-  const checks = startHealthChecks(pool.all(), Math.random)
+  const checks = startHealthChecks(Math.random)
+  checks.keep(pool.all())
+
+  async function swap(next: CompiledGateway): Promise<void> {
+    await tls?.certificates.serve(next)
+    await tls?.acme.swap(next)
+    splits.keep(next.splits)
+    overview.keep(next)
+    gateway = createGateway(next, runtime)
+    pool.keep(next.upstreams)
+    if (!draining) checks.keep(pool.all())
+    assets.keep(next.sites.flatMap(({ routes }) => routes.flatMap(toFiles)))
+    const changed = [...tunnels].filter(({ exchange }) => !hasSameRow(next, exchange))
+    for (const tunnel of changed) dismissLater(tunnel, options.reloadGraceMs ?? limits.reloadGraceMs)
+  }
 
   async function stop(): Promise<void> {
     draining = true
@@ -221,29 +274,51 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     overview.stop()
     const traced = options.tracer?.close()
     const closed = once(server, 'close')
-    server.close()
+    // The server's own would close idle connections, on which the next request may be on its way already.
+    NetServer.prototype.close.call(server)
     const closedTls = tls?.stop()
-    for (const tunnel of tunnels) tunnel.sayGoodbye()
-    // Connections that were kept alive for a next request, and those that become idle when their last one ends.
-    const sweep = setInterval(() => server.closeIdleConnections(), idleSweepMs)
+    for (const tunnel of tunnels) tunnel.sayGoodbye('goingAway')
+    // Their next answer tells them to close. Then those that are idle are closed, and those that become it.
+    let sweep: NodeJS.Timeout | undefined
+    const announced = setTimeout(() => {
+      tls?.closeIdle()
+      sweep = setInterval(() => server.closeIdleConnections(), idleSweepMs)
+    }, limits.drainAnnounceMs)
     const timer = setTimeout(() => {
       server.closeAllConnections()
       tls?.cut()
-    }, limits.drainMs)
+    }, options.drainMs ?? limits.drainMs)
     await closed
     await closedTls
+    clearTimeout(announced)
     clearInterval(sweep)
     clearTimeout(timer)
     await pool.close()
-    await admin.close()
+    await admin?.close()
     await traced
     await accessLog.flush()
   }
 
-  return { port, httpsPort: tls?.port, adminUrl: admin.url, purge: cache.purge, stop }
+  return {
+    port,
+    httpsPort: tls?.port,
+    adminUrl: admin?.url ?? '',
+    adminApp,
+    splits: splits.tally,
+    purge: cache.purge,
+    swap,
+    stop,
+  }
 }
 
 const idleSweepMs = 50
+
+const toFiles = ({ action }: CompiledRoute): CompiledFiles[] => (action.kind === 'files' ? [action.files] : [])
+
+/** Not all at once: those that are told to come again do. */
+function dismissLater(tunnel: Tunnel, graceMs: number): void {
+  setTimeout(() => tunnel.sayGoodbye('serviceRestart'), graceMs * (0.5 + Math.random() / 2)).unref()
+}
 
 /** Of upstreams with their servers; no lines before there is one. */
 function toUpstreamGauges(pool: Pool): Gauge[] {
@@ -293,11 +368,14 @@ const toProxyGauges = (faults: Map<ProxyFault, number>): Gauge[] =>
 interface RunningTls {
   port: number
   acme: Acme
+  certificates: Certificates
   /** What answers a challenge of a certificate authority. */
   challenge: NonNullable<Facts['challenge']>
   gauges(): Gauge[]
-  /** Takes nothing new and says GOAWAY; resolves when all connections are closed. */
+  /** Takes nothing new and says that GOAWAY will come; resolves when all connections are closed. */
   stop(): Promise<unknown>
+  /** Says GOAWAY. */
+  closeIdle(): void
   /** Closes what is still open. */
   cut(): void
   /** Connections that speak HTTP/2. */
@@ -311,7 +389,7 @@ async function startTls(
   { compiled, https, report }: ServeOptions,
   { http, handle, requireHeader }: { http: Server; handle: Handle; requireHeader: RequireHeader },
 ): Promise<RunningTls> {
-  const { host, port, certificates: directory, development } = https as NonNullable<ServeOptions['https']>
+  const { certificates: directory, development, ...on } = https as NonNullable<ServeOptions['https']>
   const certificates = await openCertificates({ compiled, directory, development, report })
   const files = createAcmeFiles(directory)
   const acme = createAcme({ compiled, directory, certificates, files, report })
@@ -321,8 +399,8 @@ async function startTls(
     http1: (socket) => http.emit('connection', socket),
     http2: http2.open,
   })
-  if (https?.proxyProtocol) requireHeader(tls.server, https.headerTimeoutMs)
-  await listen(tls.server, { host, port }).catch((error: unknown) => {
+  if (on.proxyProtocol) requireHeader(tls.server, on.headerTimeoutMs)
+  await listen(tls.server, on).catch((error: unknown) => {
     certificates.close()
     http2.close()
     throw error
@@ -334,13 +412,14 @@ async function startTls(
     tls.closeHandshakes()
     const given = acme.stop()
     certificates.close()
-    http2.close()
+    http2.announce()
     return Promise.all([closed, given])
   }
 
   return {
     port: (tls.server.address() as AddressInfo).port,
     acme,
+    certificates,
     challenge: files.find,
     gauges: () => [
       ...certificates.gauges(),
@@ -354,6 +433,7 @@ async function startTls(
       },
     ],
     stop,
+    closeIdle: http2.close,
     cut: http2.destroy,
     http2: http2.count,
   }
@@ -363,25 +443,4 @@ async function startTls(
 function reportUnordered({ compiled, report }: ServeOptions): void {
   const tables = new Set(compiled.sites.filter(({ acme }) => acme).map(({ table }) => table))
   for (const table of tables) report(`tls.acme of '${table}' orders nothing: there is no --https`)
-}
-
-async function listen(server: NetServer, { host, port }: { host: string; port: number }): Promise<void> {
-  try {
-    server.listen({ host, port, backlog: 4_096 })
-    await once(server, 'listening')
-  } catch (error) {
-    throw toListenError(error, { host, port })
-  }
-}
-
-function toListenError(error: unknown, { host, port }: { host: string; port: number }): unknown {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  const reason: Record<string, string> = {
-    EADDRINUSE: 'another program listens there already; stop it or choose another port',
-    EACCES: 'this user may not; choose a port from 1024 up, or give the program CAP_NET_BIND_SERVICE',
-    EADDRNOTAVAIL: 'this machine has no such address',
-  }
-  return typeof code === 'string' && reason[code]
-    ? new UsageError(`cannot listen on ${host}:${port}: ${reason[code]}`, { cause: error })
-    : error
 }

@@ -7,60 +7,80 @@ import { isRecord } from '../shape.ts'
 import { createSplitControl } from '../upstreams/split-control.ts'
 import type { SavedSplits, SplitControl } from '../upstreams/split-control.ts'
 import { createSplitTally } from '../upstreams/split-tally.ts'
-import type { SplitTally } from '../upstreams/split-tally.ts'
+import type { SplitReport, SplitTally } from '../upstreams/split-tally.ts'
 
-/** The splits of one process that serves and decides: it reports to itself. */
+/** The splits of one process that serves; alone, it decides about them too, and reports to itself. */
 export interface Splits {
   tally: SplitTally
-  control: SplitControl
-  /** Serves by other tables from now on; splits of which they say the same go on as they are. */
-  keep(splits: CompiledSplit[]): void
+  /** undefined: somebody else decides. */
+  control: SplitControl | undefined
   gauges(): Gauge[]
+  /** Serves these from now on. */
+  keep(splits: CompiledSplit[]): void
   stop(): void
 }
 
-export interface SplitsOptions {
+/** By their ids. */
+export type SplitWeights = Record<string, readonly number[]>
+
+export interface SplitsOptions extends Pick<DecidingOptions, 'splits' | 'report' | 'directory' | 'judgeMs'> {
+  /** Somebody else decides about the weights, from these to begin with. */
+  weights?: SplitWeights | undefined
+}
+
+export function startSplits({ weights, ...options }: SplitsOptions): Splits {
+  const tally = createSplitTally(options.splits)
+  for (const [id, given] of Object.entries(weights ?? {})) tally.setWeights(id, given)
+  const deciding = weights
+    ? undefined
+    : startDeciding({ ...options, apply: tally.setWeights, takeReports: () => tally.takeReports() })
+  return {
+    tally,
+    control: deciding?.control,
+    gauges: () => toGauges(tally),
+    keep: (splits) => {
+      tally.keep(splits)
+      deciding?.control.keep(splits)
+    },
+    stop: () => deciding?.stop(),
+  }
+}
+
+export interface DecidingOptions {
   splits: CompiledSplit[]
   /** Takes a line for each change. */
   report: (line: string) => void
   /** The folder in which changes outlive the process; undefined: they do not. */
   directory: string | undefined
   judgeMs?: number | undefined
+  /** Brings weights to every process that serves. */
+  apply: (id: string, weights: readonly number[]) => void
+  /** What those processes have counted since the last time. */
+  takeReports: () => SplitReport[] | Promise<SplitReport[]>
 }
 
-export function startSplits({ splits, report, directory, judgeMs = limits.rolloutJudgeMs }: SplitsOptions): Splits {
-  const tally = createSplitTally(splits)
+/** Decides about splits, here or in other processes. */
+export function startDeciding(options: DecidingOptions): { control: SplitControl; stop(): void } {
+  const { splits, report, directory, judgeMs = limits.rolloutJudgeMs, apply, takeReports } = options
   const control = createSplitControl({
     splits,
     now: () => performance.now(),
-    apply: tally.setWeights,
+    apply,
     report,
     ...(directory !== undefined && {
       saved: load(directory, report),
       save: (saved: SavedSplits) => store(directory, saved, report),
     }),
   })
-  let timer: NodeJS.Timeout | undefined
-  watch(splits)
+  const timer = setInterval(() => void look(), judgeMs).unref()
 
-  /** Nothing is looked at every second while nothing is rolled out. */
-  function watch(served: CompiledSplit[]): void {
-    clearInterval(timer)
-    timer = served.some(({ rollout }) => rollout) ? setInterval(look, judgeMs).unref() : undefined
-  }
-
-  function keep(next: CompiledSplit[]): void {
-    tally.keep(next)
-    control.keep(next)
-    watch(next)
-  }
-
-  function look(): void {
-    control.observe(tally.takeReports())
+  async function look(): Promise<void> {
+    if (!control.isJudging()) return
+    control.observe(await takeReports())
     control.judge()
   }
 
-  return { tally, control, keep, gauges: () => toGauges(tally), stop: () => clearInterval(timer) }
+  return { control, stop: () => clearInterval(timer) }
 }
 
 const fileOf = (directory: string): string => join(directory, 'splits.json')

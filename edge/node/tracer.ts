@@ -6,6 +6,8 @@ import type { Outcome } from '../runtime.ts'
 import { toSpans } from '../spans.ts'
 import type { OtlpSpan } from '../spans.ts'
 import type { Tracing } from '../trace-context.ts'
+import type { Environment } from '../variables.ts'
+import { readTracingConfig } from './tracing-config.ts'
 import type { TracingConfig } from './tracing-config.ts'
 
 /** Records traces and sends their spans to a collector, in batches and beside the requests. */
@@ -150,3 +152,9 @@ const toRequest = (spans: OtlpSpan[], resource: Record<string, string>) => ({
     },
   ],
 })
+
+/** undefined: the environment names no collector, and nothing is traced. */
+export function openTracer(environment: Environment, report: (line: string) => void): Tracer | undefined {
+  const tracing = readTracingConfig(environment)
+  return tracing && createTracer({ ...tracing, report })
+}

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { toClientHeaders } from '../actions/headers.ts'
 import { fieldValue } from '../exchange.ts'
+import type { Exchange } from '../exchange.ts'
 import { limits } from '../limits.ts'
 import type { ProxyPlan } from '../plan.ts'
 import type { Outcome } from '../runtime.ts'
@@ -12,8 +13,10 @@ import type { Pool } from './pool.ts'
 
 /** A WebSocket whose two connections are joined. */
 export interface Tunnel {
-  /** Tells both sides that the gateway goes away, and closes. */
-  sayGoodbye(): void
+  /** What it was joined by. */
+  exchange: Exchange
+  /** Tells both sides why the gateway closes it (RFC 6455 §7.4.1, and 1012 of IANA's registry), and closes. */
+  sayGoodbye(why: 'goingAway' | 'serviceRestart'): void
 }
 
 /**
@@ -110,11 +113,15 @@ function join({ plan, client, head, socket, headers, finish, tunnels, server }: 
   }
 
   const tunnel: Tunnel = {
-    sayGoodbye: () => {
-      client.unpipe()
-      socket.unpipe()
-      client.end(goingAway)
-      socket.end(goingAwayMasked)
+    exchange: plan.exchange,
+    sayGoodbye: (why) => {
+      // It has been said.
+      if (!tunnels.delete(tunnel)) return
+      // What they still say is thrown away, so that it is noticed when they have answered and left.
+      client.unpipe().resume()
+      socket.unpipe().resume()
+      client.end(toClose(closeCodes[why]))
+      socket.end(toMaskedClose(closeCodes[why]))
       closeSoon()
     },
   }
@@ -126,9 +133,11 @@ function join({ plan, client, head, socket, headers, finish, tunnels, server }: 
   })
 }
 
-/** A Close frame with status 1001 (RFC 6455 §7.4.1); towards servers frames are masked, here with zeros. */
-const goingAway = Buffer.from([0x88, 0x02, 0x03, 0xe9])
-const goingAwayMasked = Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9])
+const closeCodes = { goingAway: 1_001, serviceRestart: 1_012 } as const
+
+/** A Close frame (RFC 6455 §5.5.1); towards servers frames are masked, here with zeros. */
+const toClose = (code: number): Buffer => Buffer.from([0x88, 0x02, code >> 8, code & 0xff])
+const toMaskedClose = (code: number): Buffer => Buffer.from([0x88, 0x82, 0, 0, 0, 0, code >> 8, code & 0xff])
 
 /** RFC 6455 §4.2.2. */
 const toAccept = (key: string): string =>

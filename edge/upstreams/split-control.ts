@@ -17,10 +17,14 @@ export interface SplitControl {
   observe(reports: SplitReport[]): void
   /** Looks at every rollout that is under way. */
   judge(): void
+  /** Whether there is one, or may be. */
+  isJudging(): boolean
   /** Gives sides their weights; a rollout that is under way ends with that. */
   setWeights(name: string, weights: Record<string, number>, who: string): SplitStatus | SplitFault
   /** Begins the table's rollout with its first step. */
   startRollout(name: string, who: string): SplitStatus | SplitFault
+  /** Decides about these from now on; of those that the tables say the same of, everything stays as it is. */
+  keep(splits: CompiledSplit[]): void
   find(name: string): SplitStatus | SplitFault
   all(): SplitStatus[]
 }
@@ -200,6 +204,7 @@ export function createSplitControl(options: SplitControlOptions): SplitControl {
     keep,
     observe,
     judge,
+    isJudging: () => [...entries.values()].some(({ split }) => split.rollout !== undefined),
     setWeights,
     startRollout,
     find: (name) => {

@@ -88,7 +88,7 @@ export function createSplitTally(splits: CompiledSplit[]): SplitTally {
     weightsOf: (split) => entries.get(split.id)?.weights ?? tableWeights(split),
     setWeights: (id, weights) => {
       const entry = entries.get(id)
-      if (entry) entry.weights = weights
+      if (entry?.sides.length === weights.length) entry.weights = weights
     },
     keep,
     count,

@@ -3,7 +3,8 @@ import { limits } from '../limits.ts'
 import { createLocalLimiter, hasBurst, toCountedKey } from '../local-limiter.ts'
 import type { LocalLimiter } from '../local-limiter.ts'
 import type { Limiter, LimitRule, LimitVerdict } from '../runtime.ts'
-import { createUpstashLimiter, within } from '../upstash-limiter.ts'
+import { within } from '../shared-limiter.ts'
+import { createUpstashLimiter } from '../upstash-limiter.ts'
 
 /** The platform's counter (one per location, approximate). */
 interface RateLimitBinding {

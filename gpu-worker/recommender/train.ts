@@ -53,7 +53,8 @@ async function learnInThread(
     if (message.kind === 'progress') onProgress(message.what, message.share)
     else resolve(message.learned)
   })
-  worker.once('error', reject)
+  // Also after the end: a thread that is ended in the middle of its work may still say that it was.
+  worker.on('error', reject)
   worker.once('exit', () => reject(new Error('the training stopped by itself')))
   const abort = () => reject(signal?.reason)
   signal?.addEventListener('abort', abort)

@@ -65,20 +65,22 @@ describe.concurrent('daemun', () => {
   it.each([[[]], [['help']], [['--help']], [['serve', '-h']]])('says how it is used when asked: %j', async (args) => {
     const { code, stdout, stderr } = await run(...args)
     expect([code, stderr]).toEqual([0, ''])
-    expect(stdout).toMatch(/daemun serve [^]*\n.*daemun check .*\n.*daemun routes .*\n.*daemun explain/)
+    expect(stdout).toMatch(
+      /daemun serve [^]*\n.*daemun reload .*\n.*daemun check .*\n.*daemun routes .*\n.*daemun explain/,
+    )
   })
 
   it.each([
     [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
     [
       ['deploy'],
-      "✗ there is no command 'deploy': known: serve, check, routes, explain, diff, split, certs, purge, help",
+      "✗ there is no command 'deploy': known: serve, reload, check, routes, explain, diff, split, certs, purge, help",
     ],
     [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
     [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
     [
       ['serve', '-x'],
-      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --url, --prefix, --tag, --help",
+      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --url, --prefix, --tag, --workers, --replace, --help",
     ],
     [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
     [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
@@ -117,7 +119,7 @@ describe.concurrent('daemun', () => {
       ['purge', '--url', 'https://h/', '--tag', 'x'],
       "✗ purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
     ],
-    [['purge', '--tag', 'x'], '✗ DAEMUN_ADMIN_TOKEN is not set: it must be the one that the gateway was started with'],
+    [['purge', '--tag', 'x'], "✗ DAEMUN_ADMIN_TOKEN is not set: changes are asked for with the running gateway's"],
     [['check', '--tag', 'x'], "✗ 'check' does not take --tag: it takes no options"],
     [['explain'], "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'"],
     [

@@ -1,6 +1,7 @@
 import { plain } from '#edge/cli/paint.ts'
 import { showExplanation } from '#edge/cli/show.ts'
 import { compileTables } from '#edge/compile.ts'
+import type { CompiledGateway } from '#edge/compile.ts'
 import { createLocalLimiter } from '#edge/local-limiter.ts'
 import { startGateway } from '#edge/node/serve.ts'
 import type { ServeOptions } from '#edge/node/serve.ts'
@@ -20,6 +21,8 @@ export interface TestGateway {
   metric(series: string): Promise<number>
   /** Resolves when no request is being served and no connection to an upstream is in use. */
   settled(): Promise<void>
+  /** Serves by another table from now on. */
+  swap(table: Table): Promise<void>
   stop(): Promise<void>
 }
 
@@ -40,9 +43,12 @@ const withClient = ({ upstreams = {}, ...table }: Table, client: UpstreamClientN
 })
 
 /** A gateway on loopback with one table, its log kept in memory. */
-export async function startTestGateway(written: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
-  const table = upstreamClient ? withClient(written, upstreamClient) : written
-  const compiled = await compileTables([{ table, file: 'test.ts' }], { environment: {}, development: false })
+export async function startTestGateway(table: Table, options: Partial<ServeOptions> = {}): Promise<TestGateway> {
+  const compile = (written: Table, previous?: CompiledGateway): Promise<CompiledGateway> => {
+    const one = upstreamClient ? withClient(written, upstreamClient) : written
+    return compileTables([{ table: one, file: 'test.ts' }], { environment: {}, development: false, previous })
+  }
+  let compiled = await compile(table)
   const lines: string[] = []
   const reports: string[] = []
   const gateway = await startGateway({
@@ -85,6 +91,10 @@ export async function startTestGateway(written: Table, options: Partial<ServeOpt
     metrics,
     metric: async (series) => readMetric(await metrics(), series),
     settled,
+    swap: async (next) => {
+      compiled = await compile(next, compiled)
+      await gateway.swap(compiled)
+    },
     stop: gateway.stop,
   }
 }
