@@ -6,6 +6,7 @@ import { benchGpuOverload } from './gpu-overload.ts'
 import { benchGpuRelay } from './gpu-relay.ts'
 import { benchProfile } from './profile.ts'
 import { benchProxy } from './proxy.ts'
+import { benchReload } from './reload.ts'
 import { benchEvents, benchWebSocket } from './streams.ts'
 import { benchTls } from './tls.ts'
 import { benchUploads } from './uploads.ts'
@@ -22,6 +23,7 @@ const benches: Record<string, { what: string; run: (args: string[]) => Promise<v
   growth: { what: 'CPU per request as a table grows to 10,000 rows or 1,000 hosts', run: benchGrowth },
   idle: { what: 'what 10,000 idle connections cost, beside nginx', run: benchIdle },
   uploads: { what: 'memory and CPU while 1 GB passes to a slow upstream, beside nginx', run: benchUploads },
+  reload: { what: 'what reloads under load cost clients, WebSockets and memory', run: benchReload },
   'gpu-relay': { what: "what the GPU worker costs, beside Portkey's gateway", run: benchGpuRelay },
   'gpu-overload': { what: 'the GPU worker asked for three times what the model can do', run: benchGpuOverload },
   worker: { what: 'size and start of the Worker, and its CPU per request in workerd', run: benchWorker },

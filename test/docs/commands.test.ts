@@ -34,6 +34,15 @@ const elsewhere: Record<string, string> = {
   'npm run bench -- gpu-overload    # three times what the model can do, for a minute': 'measures for minutes',
   "npm run bench -- gpu-relay       # what it costs, beside the model's server alone and beside Portkey's gateway":
     'measures for minutes',
+  'sudo cp /opt/daemun/compose/systemd/daemun.* /etc/systemd/system/':
+    'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo systemctl daemon-reload': 'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo systemctl enable --now daemun.socket daemun.service':
+    'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo systemctl reload daemun    # the table, as it is now':
+    'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo systemctl restart daemun   # a new version; clients wait in the sockets meanwhile':
+    'needs systemd; test/cli/systemd.test.ts looks at the units',
   'npx wrangler deploy': 'needs an account',
 }
 
