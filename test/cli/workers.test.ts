@@ -95,6 +95,7 @@ const post = (path: string): Promise<Response> =>
 describe('workers', () => {
   it('share the port, and one listener for operators', async () => {
     expect(workersOf(served)).toHaveLength(2)
+    await until(() => served.stderr().includes('limits are counted'))
     expect(served.stderr()).toContain('2 workers share the ports\nlimits are counted in the supervisor;')
     const before = await requests()
     for (let count = 0; count < 20; count++) expect((await ask('/')).status).toBe(200)
