@@ -148,11 +148,14 @@ export async function startPebble({ httpPort, badNonces = 0, validitySeconds }: 
 }
 
 export async function findFreePort(): Promise<number> {
-  const server = createNetServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  // Below those that the system gives to others, who may come before this one is used.
+  const port = 20_000 + Math.floor(Math.random() * 10_000)
+  const server = createNetServer()
+  const isFree = await new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+  return isFree ? port : findFreePort()
 }
 
 async function untilAccepting(port: number, child: ChildProcess, output: string[]): Promise<void> {
