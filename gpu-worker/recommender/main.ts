@@ -8,6 +8,7 @@ import { explainUnreachable, openDatabase } from '#origin/kit/database.ts'
 import { openEmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import { OriginError } from '#origin/kit/error.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
+import { showProgress } from '#origin/kit/progress-bar.ts'
 import { alsDefaults } from './als.ts'
 import { databaseSettings } from './config.ts'
 import { evaluate } from './evaluate.ts'
@@ -138,15 +139,6 @@ const genres = [
   'Romance',
   'Thriller',
 ]
-const barCharacters = 30
-
-/** A bar on a terminal; nothing where the output goes into a file. */
-function showProgress(what: string, share: number): void {
-  if (!process.stderr.isTTY) return
-  const filled = Math.round(share * barCharacters)
-  const bar = '█'.repeat(filled) + '░'.repeat(barCharacters - filled)
-  process.stderr.write(share < 1 ? `\r\u001b[K${bar} ${what}` : '\r\u001b[K')
-}
 
 try {
   process.exitCode = await main(process.argv.slice(2), processEnvironment())

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { OriginError } from '../kit/error.ts'
-import { createTokens } from '../kit/tokens.ts'
+import { issueWorkerToken } from '../kit/worker-tokens.ts'
 
 /** What the recommendation engine is asked for; times in minutes. */
 type EngineRequest = {
@@ -57,11 +57,13 @@ export type Engine = {
   recommendSingle(request: EngineSingleRequest): Promise<SingleRecommendation>
 }
 
+const caller = { tenant: 'moviesir' }
+const tokenSeconds = 60
+
 type EngineOptions = { url: string; secret: string | undefined; timeoutMs?: number }
 
 /** The engine on the GPU worker at `url`. With a `secret` every request carries a token of one minute (HS256). */
 export function createEngine({ url, secret, timeoutMs = 5_000 }: EngineOptions): Engine {
-  const tokens = secret === undefined ? undefined : createTokens({ secret, lifetimeSeconds: 60 })
   return {
     async recommend(request) {
       const { body, tier } = await ask('/recommend', request)
@@ -80,7 +82,9 @@ export function createEngine({ url, secret, timeoutMs = 5_000 }: EngineOptions):
         headers: {
           'content-type': 'application/json',
           'x-envoy-expected-rq-timeout-ms': String(timeoutMs),
-          ...(tokens && { authorization: `Bearer ${await tokens.issue('moviesir', { aud: 'gpu-worker' })}` }),
+          ...(secret !== undefined && {
+            authorization: `Bearer ${await issueWorkerToken(secret, caller, tokenSeconds)}`,
+          }),
         },
         body: JSON.stringify(request),
         redirect: 'error',

@@ -6,6 +6,7 @@ import { explainUnreachable, openDatabase } from '../kit/database.ts'
 import { openEmbeddedPostgres } from '../kit/embedded-postgres.ts'
 import { OriginError } from '../kit/error.ts'
 import { applyMigrations } from '../kit/migrations.ts'
+import { showProgress } from '../kit/progress-bar.ts'
 import { seedCatalogue } from './catalogue/seed.ts'
 import { databaseSettings } from './config.ts'
 import { migrations } from './start.ts'
@@ -31,7 +32,9 @@ async function seed(environment: Environment): Promise<number> {
   const database = openDatabase({ name: 'moviesir', url: databaseUrl, embedded })
   try {
     await applyMigrations(database.sql, migrations)
-    const { films, links } = await seedCatalogue(database.sql, showProgress)
+    const { films, links } = await seedCatalogue(database.sql, (done, total) =>
+      showProgress(`${done} of ${total}`, done / total),
+    )
     process.stdout.write(`${films} films, ${links} links to services\n`)
     return 0
   } catch (error) {
@@ -40,16 +43,6 @@ async function seed(environment: Environment): Promise<number> {
     await database.close()
     await embedded?.close()
   }
-}
-
-const barCharacters = 30
-
-/** A bar on a terminal; nothing where the output goes into a file. */
-function showProgress(done: number, total: number): void {
-  if (!process.stderr.isTTY) return
-  const filled = Math.round((done / total) * barCharacters)
-  const bar = '█'.repeat(filled) + '░'.repeat(barCharacters - filled)
-  process.stderr.write(done < total ? `\r${bar} ${done} of ${total}` : '\r\u001b[K')
 }
 
 try {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Database } from '#origin/kit/database.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
-import { createTokens } from '#origin/kit/tokens.ts'
+import { issueWorkerToken } from '#origin/kit/worker-tokens.ts'
 import { seedCatalogue } from '#origin/moviesir/catalogue/seed.ts'
 import { createEngine } from '#origin/moviesir/engine.ts'
 import { migrations as movieSirMigrations } from '#origin/moviesir/start.ts'
@@ -12,7 +12,7 @@ import type { RunningEngine } from '../origin/engines.ts'
 import { engines } from '../origin/engines.ts'
 
 const secret = 'c1b2c3d4e5f60718293a4b5c6d7e8f90'
-const issue = (key: string) => createTokens({ secret: key, lifetimeSeconds: 60 }).issue('test', { aud: 'gpu-worker' })
+const issue = (key: string) => issueWorkerToken(key, { tenant: 'test' })
 const settings = { ...alsDefaults, dimension: 16, epochs: 2 }
 
 for (const { name, missing, open } of engines) {
