@@ -1,5 +1,6 @@
 import type { Random } from './random.ts'
 import { createRandom, normal } from './random.ts'
+import { topOf } from './top.ts'
 
 /** What the generator needs to know of an item. */
 export type GeneratedItem = { genres: readonly string[]; popularity: number }
@@ -66,11 +67,4 @@ function cosine(a: readonly number[], b: readonly number[]): number {
     bb += b[i]! ** 2
   }
   return (2 * ab) / Math.sqrt(aa * bb)
-}
-
-/** The places of the highest scores, highest first. */
-export function topOf(scores: ArrayLike<number>, count: number): number[] {
-  const order = Int32Array.from({ length: scores.length }, (_, index) => index)
-  order.sort((a, b) => scores[b]! - scores[a]! || a - b)
-  return [...order.subarray(0, count)]
 }

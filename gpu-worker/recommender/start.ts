@@ -41,7 +41,7 @@ export async function startRecommender({ databaseUrl, embedded, secret, host, po
     const listening = await serve({ fetch: recommender.fetch, host, port })
     let next: NodeJS.Timeout | undefined
     const stopping = new AbortController()
-    const looking = look()
+    let looking = look()
     return { url: listening.url, stop }
 
     async function look(): Promise<void> {
@@ -49,8 +49,11 @@ export async function startRecommender({ databaseUrl, embedded, secret, host, po
         log({ event: 'refresh failed', system: 'recommender', reason: error.message })
         return false
       })
-      if (hasFilms && !recommender.hasModel() && performance.now() - startedAt >= afterMs) await trainFirst()
-      if (!stopping.signal.aborted) next = setTimeout(() => void look(), recommender.hasModel() ? refreshMs : waitMs)
+      const learnInMs = startedAt + afterMs - performance.now()
+      if (hasFilms && !recommender.hasModel() && learnInMs <= 0) await trainFirst()
+      if (stopping.signal.aborted) return
+      const pauseMs = recommender.hasModel() ? refreshMs : hasFilms ? Math.max(waitMs, learnInMs) : waitMs
+      next = setTimeout(() => (looking = look()), pauseMs)
     }
 
     async function trainFirst(): Promise<void> {

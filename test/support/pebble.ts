@@ -5,11 +5,11 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Agent, createServer, request } from 'node:https'
-import { createServer as createNetServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { authority, issue } from './certificates.ts'
+import { findFreePort } from './free-port.ts'
 
 /** An ACME server made for tests, by the authority that everybody knows; absent on many machines. */
 export const hasPebble = has('pebble', ['-help'])
@@ -145,17 +145,6 @@ export async function startPebble({ httpPort, badNonces = 0, validitySeconds }: 
       rmSync(folder, { recursive: true, force: true })
     },
   }
-}
-
-export async function findFreePort(): Promise<number> {
-  // Below those that the system gives to others, who may come before this one is used.
-  const port = 20_000 + Math.floor(Math.random() * 10_000)
-  const server = createNetServer()
-  const isFree = await new Promise<boolean>((resolve) => {
-    server.once('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
-  })
-  return isFree ? port : findFreePort()
 }
 
 async function untilAccepting(port: number, child: ChildProcess, output: string[]): Promise<void> {

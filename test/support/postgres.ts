@@ -2,12 +2,11 @@ import type { ChildProcess } from 'node:child_process'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import postgres from 'postgres'
+import { findFreePort } from './free-port.ts'
 
 /** A PostgreSQL server, or a database on one, that belongs to the test that opened it; `stop` may come twice. */
 export type TestPostgres = { url: string; stop(): Promise<void> }
@@ -100,15 +99,6 @@ async function untilReady(server: ChildProcess): Promise<void> {
       if (line.includes('ready to accept connections')) resolve()
     })
   })
-}
-
-async function findFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 function findBinaries(): string | undefined {

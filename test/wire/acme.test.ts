@@ -27,7 +27,8 @@ import { createFolder, serveCli } from '../support/cli.ts'
 import type { Served } from '../support/cli.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
-import { findFreePort, hasFaketime, hasPebble, startPebble } from '../support/pebble.ts'
+import { findFreePort } from '../support/free-port.ts'
+import { hasFaketime, hasPebble, startPebble } from '../support/pebble.ts'
 import type { Meddle, Pebble } from '../support/pebble.ts'
 
 /** Certificates ordered from a real ACME server, by a gateway that answers its challenges. */

@@ -75,10 +75,8 @@ export function declareApiKeys(api: OpenAPIHono<CompanyEnv>, { sql, accounts, qu
 export async function findCaller(sql: Sql, key: string): Promise<Caller | undefined> {
   if (!/^sk-moviesir-[\w-]{1,100}$/.test(key)) return undefined
   const [caller] = await sql<Caller[]>`
-    update b2b.api_keys set last_used_at = now()
-    from b2b.companies where companies.company_id = api_keys.company_id
-      and key_hash = ${toKeyHash(key)} and api_keys.is_active
-    returning key_id, key_name, companies.company_id, plan`
+    select key_id, key_name, company_id, plan from b2b.api_keys join b2b.companies using (company_id)
+    where key_hash = ${toKeyHash(key)} and is_active`
   return caller
 }
 

@@ -11,12 +11,13 @@ export type Call = {
   latencyMs: number
 }
 
-/** Keeps a line about a call, before it is answered: what a company is shown and charged for must be there. */
+/** Keeps a line about a call and when its key was used, before it is answered: what a company is shown and charged for must be there. */
 export async function keepCall(sql: Sql, { company_id, key_id, key_name }: Caller, call: Call): Promise<void> {
   const { requestId, endpoint, method, status, errorCode = null, latencyMs } = call
-  await sql`insert into b2b.api_logs
+  await sql`with used as (update b2b.api_keys set last_used_at = now() where key_id = ${key_id} returning key_id)
+    insert into b2b.api_logs
     (company_id, key_id, key_name, request_id, endpoint, method, status_code, error_code, latency_ms)
-    values (${company_id}, (select key_id from b2b.api_keys where key_id = ${key_id}), ${key_name}, ${requestId},
+    values (${company_id}, (select key_id from used), ${key_name}, ${requestId},
       ${endpoint}, ${method}, ${status}, ${errorCode}, ${latencyMs})`
 }
 
