@@ -1,4 +1,5 @@
 import { PGlite } from '@electric-sql/pglite'
+import { vector } from '@electric-sql/pglite-pgvector'
 import { parentPort, workerData } from 'node:worker_threads'
 import type { MessagePort } from 'node:worker_threads'
 import type { BridgeLimits } from './postgres-bridge.ts'
@@ -11,7 +12,7 @@ export type EmbeddedWorkerData = { directory: string; limits: BridgeLimits }
 export type EmbeddedWorkerRequest = { kind: 'connect'; port: MessagePort } | { kind: 'close' }
 
 const { directory, limits }: EmbeddedWorkerData = workerData
-const server = await PGlite.create(directory, { relaxedDurability: false })
+const server = await PGlite.create(directory, { relaxedDurability: false, extensions: { vector } })
 dieOfUnknownErrors(server)
 const bridge = createPostgresBridge({ execute }, limits)
 const ports = new Set<MessagePort>()

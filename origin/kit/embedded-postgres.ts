@@ -39,9 +39,10 @@ const closeMs = 10_000
 
 /**
  * Opens a PostgreSQL inside this process (PGlite in a thread of its own), with its files in `directory`, which is
- * made when absent. Throws `directory_in_use` when another process has it. There is one backend: transactions
- * take turns; `SET`, temporary tables and session advisory locks are shared by every connection; a running query
- * cannot be cancelled. When the server dies its connections fail, and the next one finds it started anew.
+ * made when absent. Throws `directory_in_use` when another process has it. pgvector is there for whoever creates
+ * the extension. There is one backend: transactions take turns; `SET`, temporary tables and session advisory locks are
+ * shared by every connection; a running query cannot be cancelled. When the server dies its connections fail, and the
+ * next one finds it started anew.
  */
 export async function openEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const { limits, stackSizeMb = 32, onRestart = () => {} } = options

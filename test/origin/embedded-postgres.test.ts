@@ -52,6 +52,12 @@ describe('sessions on one backend', () => {
     expect(await sql`select 1 as one`).toEqual([{ one: 1 }])
   })
 
+  it('has pgvector', async () => {
+    await sql`create extension vector`
+    const [row] = await sql`select ${'[1,2]'}::halfvec <#> ${'[3,4]'}::halfvec as product`
+    expect(row).toEqual({ product: -11 })
+  })
+
   it('streams a cursor', async () => {
     const sizes: number[] = []
     for await (const rows of sql`select generate_series(1, 25)`.cursor(10)) sizes.push(rows.length)
