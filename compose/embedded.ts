@@ -12,15 +12,15 @@ import { stopSignal } from '../edge/node/stop-signal.ts'
 import type { Table } from '../edge/table.ts'
 import { toTwin } from '../edge/twin.ts'
 import { requiredVariables } from '../edge/variables.ts'
-import { startEmbeddedGpuWorker } from './gpu-worker.ts'
+import { startEmbeddedGpuWorker, withoutEmpty } from './gpu-worker.ts'
 import type { Log } from '../origin/kit/api.ts'
-import { originSecrets, startOrigins } from '../origin/systems.ts'
+import { openOriginsDatabase, originSecrets, startOrigins } from '../origin/systems.ts'
 import type { RunningOrigin } from '../origin/systems.ts'
 import { readEmbeddedConfig } from './config.ts'
 import { keepSecrets } from './secrets.ts'
 
-/** The whole system in one process, on embedded parts: the gateway and every origin there is. */
-async function main(): Promise<void> {
+/** The whole system in one process, on embedded parts: the gateway, every origin there is and the GPU worker. */
+async function main(): Promise<number> {
   const startedAt = performance.now()
   const config = readEmbeddedConfig()
   const { dataDirectory, http, admin, trustedHops } = config
@@ -31,58 +31,43 @@ async function main(): Promise<void> {
   const environment = { ...config.environment, ...keepSecrets(dataDirectory, unset) }
 
   const log = createOriginLog(dataDirectory)
-  const gpuWorker = await startEmbeddedGpuWorker({ environment, port: config.gpuWorkerPort, log })
-  const origins = await startOriginsOrStop()
+  // Ended in the reverse order, also when one of them cannot start.
+  await using parts = new AsyncDisposableStack()
+  const embedded = await openOriginsDatabase({ dataDirectory, environment, log })
+  parts.defer(async () => embedded?.close())
+  const gpuWorker = await startEmbeddedGpuWorker({ environment, port: config.gpuWorkerPort, log, embedded })
+  parts.defer(() => gpuWorker.stop())
+  // MovieSir asks the worker, unless the environment says whom else.
+  const known = { AI_SERVICE_URL: gpuWorker.url, ...withoutEmpty(environment) }
+  const origins = await startOrigins({ dataDirectory, environment: known, embedded, log })
+  parts.defer(() => origins.stop())
   const limiter = await openLimiter(config.redisUrl, report)
-  const gateway = await startGatewayOrStop()
+  parts.defer(async () => limiter.close())
+  const compiled = await compileTables(sources, {
+    ...config,
+    environment: { ...environment, ...toAddresses(origins.origins) },
+  })
+  const gateway = await startGateway({
+    compiled,
+    limiter: limiter.limiter,
+    trustedHops,
+    http,
+    admin,
+    accessLog: createLogSink(openSync(join(dataDirectory, 'access.log'), 'a')),
+    report,
+    showExplanation: (one) => showExplanation(one, plain),
+  })
+  parts.defer(() => gateway.stop())
   process.stdout.write(toWelcome())
 
-  const end = await Promise.race([stopSignal(), origins.failed])
+  const end = await Promise.race([stopSignal(), ...(embedded ? [embedded.failed] : [])])
   report(end instanceof Error ? `the embedded database stopped: ${end.message}` : '\nstopping: open requests may end')
-  await gateway.stop()
-  await origins.stop()
-  await gpuWorker.stop()
-  limiter.close()
-  process.exit(end instanceof Error ? 1 : 0)
-
-  async function startGatewayOrStop(): ReturnType<typeof startGateway> {
-    try {
-      const compiled = await compileTables(sources, {
-        ...config,
-        environment: { ...environment, ...toAddresses(origins.origins) },
-      })
-      const accessLog = createLogSink(openSync(join(dataDirectory, 'access.log'), 'a'))
-      return await startGateway({
-        compiled,
-        limiter: limiter.limiter,
-        trustedHops,
-        http,
-        admin,
-        accessLog,
-        report,
-        showExplanation: (one) => showExplanation(one, plain),
-      })
-    } catch (error) {
-      await origins.stop()
-      await gpuWorker.stop()
-      throw error
-    }
-  }
-
-  async function startOriginsOrStop(): ReturnType<typeof startOrigins> {
-    try {
-      return await startOrigins({ dataDirectory, environment, log })
-    } catch (error) {
-      await gpuWorker.stop()
-      throw error
-    }
-  }
+  return end instanceof Error ? 1 : 0
 
   function toWelcome(): string {
     const tables = sources.map(({ table }) => table as Table)
     const running = new Set<string>(origins.origins.map(({ system }) => system))
     const rows = tables.map((table) => toWelcomeRow(table, gateway.port, running.has(table.name)))
-    const embedded = origins.origins.some((origin) => origin.embedded.includes('postgres'))
     return [
       `\nDaemun is up after ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n\n`,
       ...rows,
@@ -144,7 +129,7 @@ function toFaultText(error: unknown): string {
 }
 
 try {
-  await main()
+  process.exit(await main())
 } catch (error) {
   report(toFaultText(error))
   process.exit(error instanceof ConfigError || error instanceof UsageError ? 2 : 1)

@@ -7,6 +7,9 @@ import type { Callers } from './caller.ts'
 import { toErrorBody, WorkerError } from './error.ts'
 import type { DeliveryContext } from './relay/delivery.ts'
 import { Delivery, sendError } from './relay/delivery.ts'
+import { modelName } from './recommender/service.ts'
+import type { RunningRecommender } from './recommender/start.ts'
+import type { BodyLimits } from './requests/body.ts'
 import { readBody } from './requests/body.ts'
 import type { Kind } from './requests/generation.ts'
 import { readGeneration } from './requests/generation.ts'
@@ -14,23 +17,43 @@ import { readGeneration } from './requests/generation.ts'
 export interface AppOptions {
   callers: Callers
   context: DeliveryContext
+  /** What answers `/recommend`; absent where there is no database to learn from. */
+  recommender: RunningRecommender | undefined
+}
+
+/** A request whose caller is known and whose body has come. */
+interface Asked {
+  caller: WorkerCaller
+  body: Buffer
+  request: IncomingMessage
+  response: ServerResponse
+  requestId: string
+  startedAt: number
 }
 
 /**
  * The worker's routes. Hono finds the row; what is relayed goes from socket to socket, without a `Request` body or a
  * `Response` in between.
  */
-export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: HttpBindings }> {
+export function createApp({ callers, context, recommender }: AppOptions): Hono<{ Bindings: HttpBindings }> {
   const { chain, limits, telemetry } = context
   const app = new Hono<{ Bindings: HttpBindings }>()
 
-  const deliver = (kind: Kind) => (c: { env: HttpBindings }) => {
-    serve(kind, c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse)
-    return RESPONSE_ALREADY_SENT
+  const deliver = (kind: Kind) => receive(limits, (asked) => relay(kind, asked))
+  const posts = {
+    '/v1/chat/completions': deliver('chat'),
+    '/v1/completions': deliver('text'),
+    '/v1/embeddings': deliver('embeddings'),
+    '/recommend': answerWishes('recommend'),
+    '/recommend_single': answerWishes('recommendSingle'),
   }
-  app.post('/v1/chat/completions', deliver('chat'))
-  app.post('/v1/completions', deliver('text'))
-  app.post('/v1/embeddings', deliver('embeddings'))
+  for (const [path, handle] of Object.entries(posts)) {
+    app.post(path, handle)
+    // Not `all`, which would make two handlers of one for every request.
+    app.on(['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], path, () => {
+      throw new WorkerError('method_not_allowed', 'This path takes POST')
+    })
+  }
 
   app.get('/v1/models', async (c) => {
     if (!(await callers.read(c.req.header('authorization')))) throw unauthenticated()
@@ -46,22 +69,21 @@ export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: Ht
     return c.json({ object: 'list', data })
   })
 
+  app.get('/', (c) => c.json({ message: 'ok', service: 'ai', ...toModel(recommender) }))
   // Alive is whoever answers at all: the loop turns.
-  app.get('/health', (c) => c.json({ status: 'ok' }))
-  app.get('/ready', (c) => {
-    const reasons = toReasons(context)
+  app.get('/health', (c) => {
+    const model_loaded = recommender?.state().version !== undefined
+    return c.json({ status: 'healthy', model_loaded, ...toModel(recommender) })
+  })
+  app.get('/ready', async (c) => {
+    const isAlive = !recommender || (await recommender.isAlive(limits.databaseTimeoutMs))
+    const reasons = [...toReasons(context), ...(isAlive ? [] : ['the database does not answer'])]
     return c.json({ status: reasons.length === 0 ? 'ready' : 'not ready', reasons }, reasons.length === 0 ? 200 : 503)
   })
   app.get('/metrics', (c) =>
     c.text(telemetry.toText(), 200, { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' }),
   )
 
-  // Not `all`, which would make two handlers of one for every request.
-  const posts = ['/v1/chat/completions', '/v1/completions', '/v1/embeddings']
-  for (const path of posts)
-    app.on(['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], path, () => {
-      throw new WorkerError('method_not_allowed', 'This path takes POST')
-    })
   app.notFound((c) => answer(c.req.header('x-request-id'), new WorkerError('not_found', 'There is no such path')))
   app.onError((error, c) => {
     if (error instanceof WorkerError) return answer(c.req.header('x-request-id'), error)
@@ -70,7 +92,20 @@ export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: Ht
   })
   return app
 
-  function serve(kind: Kind, request: IncomingMessage, response: ServerResponse): void {
+  /** Refuses who has no token or a body that is too large; `begin` may throw a WorkerError. */
+  function receive(bounds: BodyLimits, begin: (asked: Asked) => void) {
+    return (c: { env: HttpBindings }): Response => {
+      receiveFrom(c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse, bounds, begin)
+      return RESPONSE_ALREADY_SENT
+    }
+  }
+
+  function receiveFrom(
+    request: IncomingMessage,
+    response: ServerResponse,
+    bounds: BodyLimits,
+    begin: (asked: Asked) => void,
+  ): void {
     const startedAt = context.now()
     const requestId = readRequestId(request)
     if (context.open.size >= limits.inFlightMax) {
@@ -80,35 +115,25 @@ export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: Ht
     const caller = callers.read(request.headers.authorization)
     if (caller instanceof Promise)
       caller.then(
-        (verified) => serveTo(verified),
+        (verified) => receiveOf(verified),
         (error: Error) => fail(error),
       )
-    else serveTo(caller)
+    else receiveOf(caller)
 
-    function serveTo(verified: WorkerCaller | undefined): void {
+    function receiveOf(verified: WorkerCaller | undefined): void {
       if (!verified) return sendError(response, unauthenticated(), requestId)
-      readBody(request, limits, (body) => {
+      readBody(request, bounds, (body) => {
         if (body instanceof WorkerError) {
           // What is left of it is not read.
           response.shouldKeepAlive = false
           return sendError(response, body, requestId)
         }
         try {
-          begin(verified, body)
+          begin({ caller: verified, body, request, response, requestId, startedAt })
         } catch (error) {
           fail(error as Error)
         }
       })
-    }
-
-    function begin(verified: WorkerCaller, body: Buffer): void {
-      const generation = readGeneration(kind, body, verified, limits)
-      const deadlineAt = startedAt + readTimeoutMs(request, limits.deadlineMs)
-      const trace = ['traceparent', 'tracestate'].flatMap((name) => {
-        const value = request.headers[name]
-        return typeof value === 'string' && value.length <= 512 ? [name, value] : []
-      })
-      new Delivery(context, { generation, request, response, requestId, startedAt, deadlineAt, trace }).start()
     }
 
     function fail(error: Error): void {
@@ -117,6 +142,43 @@ export function createApp({ callers, context }: AppOptions): Hono<{ Bindings: Ht
       sendError(response, new WorkerError('internal', 'Internal server error'), requestId)
     }
   }
+
+  function relay(kind: Kind, { caller, body, request, response, requestId, startedAt }: Asked): void {
+    const generation = readGeneration(kind, body, caller, limits)
+    const deadlineAt = startedAt + readTimeoutMs(request, limits.deadlineMs)
+    const trace = ['traceparent', 'tracestate'].flatMap((name) => {
+      const value = request.headers[name]
+      return typeof value === 'string' && value.length <= 512 ? [name, value] : []
+    })
+    new Delivery(context, { generation, request, response, requestId, startedAt, deadlineAt, trace }).start()
+  }
+
+  function answerWishes(kind: 'recommend' | 'recommendSingle') {
+    const bounds = { ...limits, bodyBytesMax: limits.wishesBytesMax }
+    return receive(bounds, ({ caller, body, response, requestId, startedAt }) => {
+      if (!recommender)
+        throw new WorkerError('not_found', 'This worker has no database (MOVIESIR_DATABASE_URL) to recommend from')
+      const { tier, text } = recommender[kind](body)
+      response.writeHead(200, {
+        'Content-Type': 'application/json',
+        'Content-Length': Buffer.byteLength(text),
+        'X-Request-Id': requestId,
+        'X-Recommendation-Tier': tier,
+      })
+      response.end(text)
+      const ms = context.now() - startedAt
+      telemetry.recommendation.observe({ kind, tier }, ms / 1_000)
+      const { tenant } = caller
+      context.log({ event: 'request', system: 'gpu-worker', requestId, tenant, kind, status: 200, tier, ms: round(ms) })
+    })
+  }
+}
+
+const round = (ms: number): number => Math.round(ms * 10) / 10
+
+/** How `/` and `/health` name what recommends. */
+function toModel(recommender: RunningRecommender | undefined): { version: string; model: string } {
+  return { version: String(recommender?.state().version ?? 'none'), model: recommender ? modelName : 'none' }
 }
 
 const requestIdPattern = /^[\w.:-]{1,128}$/

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
 import type { Environment } from '#origin/kit/config.ts'
-import { numberSetting, readSettings, secretSetting } from '#origin/kit/config.ts'
+import { databaseUrlSetting, numberSetting, readSettings, secretSetting } from '#origin/kit/config.ts'
 import { OriginError } from '#origin/kit/error.ts'
 
 const urlSetting = z
@@ -36,7 +36,13 @@ const providersSetting = z
     'demo stands alone: it must not take the place of a model unnoticed',
   )
 
+/** Where MovieSir's database is, from which the recommender learns. */
+export const databaseSettings = {
+  databaseUrl: { from: ['MOVIESIR_DATABASE_URL', 'DATABASE_URL'], schema: databaseUrlSetting },
+}
+
 const settings = {
+  ...databaseSettings,
   host: { from: ['GPU_WORKER_HOST'], schema: z.string().default('127.0.0.1') },
   port: { from: ['GPU_WORKER_PORT'], schema: numberSetting({ min: 0, max: 65_535, fallback: 8002 }) },
   secret: { from: ['GPU_WORKER_SECRET'], schema: secretSetting },

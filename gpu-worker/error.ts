@@ -15,6 +15,7 @@ const facts = {
   internal: { status: 500, type: 'server_error' },
   upstream_invalid: { status: 502, type: 'server_error' },
   upstream_failed: { status: 502, type: 'server_error' },
+  recommender_unavailable: { status: 503, type: 'server_error' },
   upstream_unavailable: { status: 503, type: 'server_error' },
   overloaded: { status: 503, type: 'server_error' },
   deadline_exceeded_estimate: { status: 503, type: 'server_error' },

@@ -4,6 +4,8 @@ export const limits = {
   bodyBytesMax: 4_194_304,
   /** A request body must be complete by then; then 408. */
   bodyTimeoutMs: 10_000,
+  /** A request body of the recommender. */
+  wishesBytesMax: 262_144,
   /** Requests that are being read, wait or run; above it 503 before the body is read. */
   inFlightMax: 2_048,
   /** What a request may take, where the caller says nothing of it. */
@@ -41,6 +43,8 @@ export const limits = {
   settleMs: 500,
   /** An answer of Redis about a budget; without it, budgets are counted in this process. */
   redisTimeoutMs: 500,
+  /** An answer of the recommender's database about whether it is there. */
+  databaseTimeoutMs: 1_000,
   /** Attempts at one provider. */
   attemptsMax: 2,
   /** Retries: a share of the requests of the last window, and a few for when there are hardly any. */

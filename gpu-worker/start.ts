@@ -1,5 +1,6 @@
 import type { Log } from '#origin/kit/api.ts'
 import { OriginError } from '#origin/kit/error.ts'
+import type { EmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import type { Listening } from '#origin/kit/serve.ts'
 import { serve } from '#origin/kit/serve.ts'
 import { createBudget } from './admission/budget.ts'
@@ -13,11 +14,17 @@ import type { Limits } from './limits.ts'
 import { limits as ownLimits } from './limits.ts'
 import { createChain } from './providers/chain.ts'
 import type { Delivery, DeliveryContext } from './relay/delivery.ts'
+import type { FirstTraining } from './recommender/start.ts'
+import { startRecommender } from './recommender/start.ts'
 import { createTelemetry } from './telemetry.ts'
 
 interface StartOptions {
   config: GpuWorkerConfig
   log: Log
+  /** The database inside this process, where the configuration names no server. */
+  embedded?: EmbeddedPostgres
+  /** How the recommender learns when it never did. */
+  training?: FirstTraining
   /** Bounds that differ from the usual ones. */
   limits?: Partial<Limits>
 }
@@ -27,17 +34,22 @@ export interface RunningGpuWorker {
   stop(): Promise<void>
 }
 
-/** Asks the providers how they are, then serves; `stop` lets open requests end. */
-export async function startGpuWorker({ config, log, limits: other = {} }: StartOptions): Promise<RunningGpuWorker> {
+/**
+ * Asks the providers how they are, then serves; `stop` lets open requests end. With a database it recommends films too.
+ */
+export async function startGpuWorker(options: StartOptions): Promise<RunningGpuWorker> {
+  const { config, log, embedded, training, limits: other = {} } = options
+  const { databaseUrl } = config
   const limits: Limits = { ...ownLimits, deadlineMs: config.deadlineMs, ...other }
   const now = (): number => performance.now()
   const chain = createChain({ config, limits, now, log })
   const open = new Set<Delivery>()
-  const telemetry = createTelemetry(chain, () => open.size)
+  const recommender = databaseUrl || embedded ? startRecommender({ databaseUrl, embedded, log, training }) : undefined
+  const telemetry = createTelemetry(chain, () => open.size, recommender)
   const budget = openBudget(config, limits, log)
   const context: DeliveryContext = { chain, budget, telemetry, limits, now, log, open }
   const callers = createCallers(config.secret, limits, Date.now)
-  const app = createApp({ callers, context })
+  const app = createApp({ callers, context, recommender })
   try {
     await Promise.all([budget.ready, ...chain.map((provider) => provider.start())])
     const listening = await listen(app, config)
@@ -68,7 +80,7 @@ export async function startGpuWorker({ config, log, limits: other = {} }: StartO
   async function close(): Promise<void> {
     telemetry.stop()
     budget.close()
-    await Promise.all(chain.map((provider) => provider.close()))
+    await Promise.all([recommender?.stop(), ...chain.map((provider) => provider.close())])
   }
 }
 

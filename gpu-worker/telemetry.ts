@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import type { RunningRecommender } from './recommender/start.ts'
 import type { Provider } from './providers/provider.ts'
 import type { Registry } from './metrics.ts'
 import { createRegistry } from './metrics.ts'
@@ -11,7 +12,11 @@ const tokenCounts = Array.from({ length: 14 }, (_, power) => 4 ** power)
 /** What is counted: OpenTelemetry's names for generative AI (semantic conventions 1.40), and the worker's own. */
 export type Telemetry = ReturnType<typeof createTelemetry>
 
-export function createTelemetry(chain: readonly Provider[], open: () => number) {
+export function createTelemetry(
+  chain: readonly Provider[],
+  open: () => number,
+  recommender: RunningRecommender | undefined,
+) {
   const registry: Registry = createRegistry()
   const loop = monitorEventLoopDelay({ resolution: 10 })
   loop.enable()
@@ -48,6 +53,15 @@ export function createTelemetry(chain: readonly Provider[], open: () => number) 
     return values
   })
 
+  if (recommender) {
+    registry.gauge('recommender_films', 'Films that can be recommended.', () => [
+      { labels: {}, value: recommender.state().films },
+    ])
+    registry.gauge('recommender_model_version', 'Version of the model that serves; 0 before the first.', () => [
+      { labels: {}, value: recommender.state().version ?? 0 },
+    ])
+  }
+
   return {
     toText: () => registry.toText(),
     stop: () => void loop.disable(),
@@ -73,6 +87,11 @@ export function createTelemetry(chain: readonly Provider[], open: () => number) 
     ),
     tokens: registry.histogram('gen_ai_client_token_usage', 'Tokens of an answer, by type.', tokenCounts),
     queue: registry.histogram('worker_queue_seconds', 'Waited for a slot.', firstTokenSeconds),
+    recommendation: registry.histogram(
+      'recommender_request_duration_seconds',
+      'From the request to its tracks or film, by how much was known of the viewer.',
+      firstTokenSeconds,
+    ),
     admission: registry.counter('worker_admission_total', 'What became of requests at the door.'),
     attempts: registry.counter('worker_upstream_attempts_total', 'Attempts, by provider and how they ended.'),
     resumed: registry.counter('worker_resumed_total', 'Streams that went on at another server.'),

@@ -5,12 +5,10 @@ import type { Log } from './kit/api.ts'
 import type { Environment } from './kit/config.ts'
 import type { EmbeddedPostgres } from './kit/embedded-postgres.ts'
 import { openEmbeddedPostgres } from './kit/embedded-postgres.ts'
-import { readRecommenderConfig } from '../gpu-worker/recommender/config.ts'
-import { startRecommender } from '../gpu-worker/recommender/start.ts'
 import { readMovieSirConfig } from './moviesir/config.ts'
 import { startMovieSir } from './moviesir/start.ts'
 
-export type SystemName = 'homework-helper' | 'recommender' | 'moviesir'
+export type SystemName = 'homework-helper' | 'moviesir'
 
 /** Where a running origin is, and what it runs inside this process for want of a server. */
 export type RunningOrigin = { system: SystemName; url: string; embedded: 'postgres'[] }
@@ -26,6 +24,8 @@ export type RunningOrigins = {
 export type OriginsOptions = {
   /** The embedded database keeps its files in `postgres` below this directory; it is made when absent. */
   dataDirectory: string
+  /** The embedded database of who starts them, who also closes it; else one is opened when some system has no server. */
+  embedded?: EmbeddedPostgres
   environment: Environment
   log: Log
   /** Which systems; all when absent. */
@@ -42,12 +42,10 @@ type StartContext = {
   port: number
   log: Log
 }
-/** Where the systems are that have started before this one. */
-type Urls = Partial<Record<SystemName, string>>
 /** A system that is configured but not started: what it needs, and how to start it. */
 type Prepared = {
   needs: 'postgres'[]
-  start(embedded: EmbeddedPostgres | undefined, context: StartContext, urls: Urls): Promise<Started>
+  start(embedded: EmbeddedPostgres | undefined, context: StartContext): Promise<Started>
 }
 
 const systems: Record<SystemName, (environment: Environment) => Prepared> = {
@@ -58,20 +56,11 @@ const systems: Record<SystemName, (environment: Environment) => Prepared> = {
       start: (embedded, context) => startHomeworkHelper({ config, embedded, ...context }),
     }
   },
-  // Behind MovieSir, which asks it: so it is there first.
-  recommender(environment) {
-    const config = readRecommenderConfig(environment)
-    return {
-      needs: config.databaseUrl ? [] : ['postgres'],
-      start: (embedded, context) => startRecommender({ ...config, embedded, ...context }),
-    }
-  },
   moviesir(environment) {
     const config = readMovieSirConfig(environment)
     return {
       needs: config.databaseUrl ? [] : ['postgres'],
-      start: (embedded, context, { recommender }) =>
-        startMovieSir({ config: { ...config, engineUrl: config.engineUrl ?? recommender }, embedded, ...context }),
+      start: (embedded, context) => startMovieSir({ config, embedded, ...context }),
     }
   },
 }
@@ -82,24 +71,29 @@ export const originSecrets = ['MOVIESIR_JWT_SECRET', 'GPU_WORKER_SECRET']
 /** Every origin system, in the order in which they start. */
 export const systemNames = Object.keys(systems) as SystemName[]
 
+/** Opens the database that systems without a server share; undefined when each has one. */
+export async function openOriginsDatabase(options: OriginsOptions): Promise<EmbeddedPostgres | undefined> {
+  const { dataDirectory, environment, log } = options
+  const isNeeded = (options.systems ?? systemNames).some((system) => systems[system](environment).needs.length > 0)
+  const onRestart = ({ message }: Error) => log({ event: 'database restarted', error: message })
+  return isNeeded ? openEmbeddedPostgres({ directory: join(dataDirectory, 'postgres'), onRestart }) : undefined
+}
+
 /**
  * Starts origin systems, each on a port of its own, sharing one embedded database that is opened only when some
  * system has no server. Throws `config_invalid` before anything is opened, and closes what it opened when one of
  * them cannot start.
  */
 export async function startOrigins(options: OriginsOptions): Promise<RunningOrigins> {
-  const { dataDirectory, environment, log, host = '127.0.0.1', ports = {} } = options
+  const { environment, log, host = '127.0.0.1', ports = {} } = options
   const prepared = (options.systems ?? systemNames).map((system) => ({ system, ...systems[system](environment) }))
-  const isEmbedded = prepared.some(({ needs }) => needs.includes('postgres'))
-  const onRestart = ({ message }: Error) => log({ event: 'database restarted', error: message })
-  const directory = join(dataDirectory, 'postgres')
-  const embedded = isEmbedded ? await openEmbeddedPostgres({ directory, onRestart }) : undefined
+  const own = options.embedded ? undefined : await openOriginsDatabase(options)
+  const embedded = options.embedded ?? own
 
   const running: (RunningOrigin & Started)[] = []
   try {
     for (const { system, needs, start } of prepared) {
-      const urls = Object.fromEntries(running.map((origin) => [origin.system, origin.url]))
-      const started = await start(embedded, { host, port: ports[system] ?? 0, log }, urls)
+      const started = await start(embedded, { host, port: ports[system] ?? 0, log })
       running.push({ system, embedded: needs, ...started })
     }
   } catch (error) {
@@ -111,7 +105,7 @@ export async function startOrigins(options: OriginsOptions): Promise<RunningOrig
 
   async function stop(): Promise<void> {
     await Promise.all(running.map((origin) => origin.stop()))
-    await embedded?.close()
+    await own?.close()
   }
 }
 

@@ -1,98 +1,61 @@
-import { Hono } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { z } from 'zod'
+import type { Log } from '#origin/kit/api.ts'
 import type { Sql } from '#origin/kit/database.ts'
-import { createWorkerTokenReader } from '#origin/kit/worker-tokens.ts'
-import type { Random } from './random.ts'
-import type { Shelf } from './recommend.ts'
-import { recommend, recommendSingle, toShelf } from './recommend.ts'
+import { WorkerError } from '../error.ts'
 import { toReady } from './model.ts'
+import type { Random } from './random.ts'
+import type { Shelf, Tier } from './recommend.ts'
+import { recommend, recommendSingle, toShelf } from './recommend.ts'
 import { readFilms, readModel } from './store.ts'
 import { lexicalVectors } from './text-vectors.ts'
 
-type Log = (entry: Record<string, unknown>) => void
+/** What the engine answers: the text of the answer, and how much it knew of the viewer. */
+type Recommendation = { tier: Tier; text: string }
 
 export type Recommender = {
-  fetch: (request: Request) => Response | Promise<Response>
+  /** Two tracks for a body of `/recommend`. Throws a WorkerError. */
+  recommend(body: Buffer): Recommendation
+  /** A film or null for a body of `/recommend_single`. Throws a WorkerError. */
+  recommendSingle(body: Buffer): Recommendation
   /** Looks for new films and a newer model, and changes over at once. False while there are no films. */
   refresh(): Promise<boolean>
-  hasModel(): boolean
+  /** Films that can be recommended, and the version of the model; undefined before the first was learned. */
+  state(): { films: number; version: number | undefined }
 }
 
-type RecommenderOptions = {
-  sql: Sql
-  /** Callers must show a token signed with it (HS256, audience `gpu-worker`); without one anybody may call. */
-  secret?: string
-  log: Log
-  random?: Random
-  today?: () => Date
-}
+type RecommenderOptions = { sql: Sql; log: Log; random?: Random; today?: () => Date }
 
-const bodyBytesMax = 262_144
+/** How the model of the recommender is called. */
+export const modelName = 'lexical+iALS+EASE'
 
-/**
- * The engine behind MovieSir: `/recommend`, `/recommend_single` and `/health`. It answers from memory; the database is
- * asked for films and models only, so that it may be away for a while.
- */
+/** Recommends from memory; the database is asked for films and models only, so that it may be away for a while. */
 export function createRecommender({
   sql,
-  secret,
   log,
   random = Math.random,
   today = () => new Date(),
 }: RecommenderOptions): Recommender {
-  const readToken = secret === undefined ? undefined : createWorkerTokenReader(secret)
   let shelf: Shelf | undefined
   /** The films of the shelf, as they were read. */
   let known = ''
-  const app = new Hono()
-  app.onError((error, c) => {
-    log({ event: 'error', system: 'recommender', error: error.message, stack: error.stack })
-    return c.json({ detail: 'Internal Server Error' }, 500)
-  })
-  app.notFound((c) => c.json({ detail: 'Not Found' }, 404))
+  return {
+    recommend(body) {
+      const request = read(recommendIn, body)
+      const { tier, ...tracks } = recommend(takeShelf(), request, random)
+      return { tier, text: JSON.stringify(tracks) }
+    },
+    recommendSingle(body) {
+      const request = read(singleIn, body)
+      const { film = null, tier } = recommendSingle(takeShelf(), request, random)
+      return { tier, text: JSON.stringify(film) }
+    },
+    refresh,
+    state: () => ({ films: shelf?.films.length ?? 0, version: shelf?.model?.version }),
+  }
 
-  app.get('/', (c) => c.json({ message: 'ok', service: 'ai', version: versionOf(shelf), model: 'lexical+iALS+EASE' }))
-  app.get('/health', (c) => {
-    const model_loaded = shelf?.model !== undefined
-    const status = shelf ? ('healthy' as const) : ('starting' as const)
-    return c.json({ status, model_loaded, version: versionOf(shelf), model: 'lexical+iALS+EASE' }, shelf ? 200 : 503)
-  })
-
-  app.use(
-    '/recommend',
-    authenticates,
-    bodyLimit({ maxSize: bodyBytesMax, onError: (c) => c.json({ detail: 'The body is too large' }, 413) }),
-  )
-  app.use(
-    '/recommend_single',
-    authenticates,
-    bodyLimit({ maxSize: bodyBytesMax, onError: (c) => c.json({ detail: 'The body is too large' }, 413) }),
-  )
-
-  app.post('/recommend', async (c) => {
-    const request = recommendIn.safeParse(await readJson(c.req.raw))
-    if (!request.success) return c.json({ detail: z.prettifyError(request.error) }, 422)
-    if (!shelf) return c.json({ detail: 'The films are not loaded yet' }, 503, { 'Retry-After': '1' })
-    const { tier, ...tracks } = recommend(shelf, request.data, random)
-    return c.json(tracks, 200, { 'X-Recommendation-Tier': tier })
-  })
-
-  app.post('/recommend_single', async (c) => {
-    const request = singleIn.safeParse(await readJson(c.req.raw))
-    if (!request.success) return c.json({ detail: z.prettifyError(request.error) }, 422)
-    if (!shelf) return c.json({ detail: 'The films are not loaded yet' }, 503, { 'Retry-After': '1' })
-    const { film, tier } = recommendSingle(shelf, request.data, random)
-    return c.json(film ?? null, 200, { 'X-Recommendation-Tier': tier })
-  })
-
-  return { fetch: (request) => app.fetch(request), refresh, hasModel: () => shelf?.model !== undefined }
-
-  async function authenticates(c: Parameters<Parameters<typeof app.use>[1]>[0], next: () => Promise<void>) {
-    const token = /^bearer ([^ ]{1,4096})$/i.exec(c.req.header('authorization') ?? '')?.[1]
-    const isKnown = !readToken || (token !== undefined && (await readToken(token)) !== undefined)
-    if (!isKnown) return c.json({ detail: 'Not authenticated' }, 401)
-    return next()
+  function takeShelf(): Shelf {
+    if (shelf) return shelf
+    throw new WorkerError('recommender_unavailable', 'The films are not loaded yet', { retryAfterSeconds: 1 })
   }
 
   async function refresh(): Promise<boolean> {
@@ -112,12 +75,19 @@ export function createRecommender({
   }
 }
 
-function versionOf(shelf: Shelf | undefined): string {
-  return shelf?.model ? String(shelf.model.version) : 'none'
+function read<S extends z.ZodType>(schema: S, body: Buffer): z.output<S> {
+  const result = schema.safeParse(toJson(body))
+  if (result.success) return result.data
+  const param = result.error.issues[0]?.path.join('.')
+  throw new WorkerError('invalid_request', z.prettifyError(result.error), { ...(param && { param }) })
 }
 
-async function readJson(request: Request): Promise<unknown> {
-  return request.json().catch(() => undefined)
+function toJson(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString())
+  } catch {
+    throw new WorkerError('invalid_request', 'The body is not JSON')
+  }
 }
 
 const ids = z.array(z.int()).max(1_000).default([])

@@ -2,8 +2,14 @@ import type { IncomingMessage } from 'node:http'
 import { WorkerError } from '../error.ts'
 import type { Limits } from '../limits.ts'
 
+export type BodyLimits = Pick<Limits, 'bodyBytesMax' | 'bodyTimeoutMs'>
+
 /** Reads a body whole; `done` is called once, with what is wrong with it or the bytes, and not at all when the client leaves. */
-export function readBody(request: IncomingMessage, limits: Limits, done: (body: Buffer | WorkerError) => void): void {
+export function readBody(
+  request: IncomingMessage,
+  limits: BodyLimits,
+  done: (body: Buffer | WorkerError) => void,
+): void {
   if (!/^application\/json\b/i.test(request.headers['content-type'] ?? ''))
     return done(new WorkerError('unsupported_media_type', "Only 'application/json' is taken"))
   if (Number(request.headers['content-length'] ?? 0) > limits.bodyBytesMax) return done(toTooLarge(limits))
@@ -29,5 +35,5 @@ export function readBody(request: IncomingMessage, limits: Limits, done: (body: 
   }
 }
 
-const toTooLarge = ({ bodyBytesMax }: Limits): WorkerError =>
+const toTooLarge = ({ bodyBytesMax }: BodyLimits): WorkerError =>
   new WorkerError('body_too_large', `The body is larger than ${bodyBytesMax} bytes`)

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Environment } from '../kit/config.ts'
 import { databaseUrlSetting, readSettings, secretSetting } from '../kit/config.ts'
 
-const urlSetting = z.url({ protocol: /^https?$/, error: 'must look like http://10.0.32.5:8001' })
+const urlSetting = z.url({ protocol: /^https?$/, error: 'must look like http://10.0.32.5:8002' })
 
 // The name with the system's prefix wins, so that several systems can share one environment.
 const settings = {

@@ -21,8 +21,8 @@ type StartOptions = {
   log: Log
 }
 
-/** Where the recommendation engine is when nobody says. */
-const defaultEngineUrl = 'http://127.0.0.1:8001'
+/** Where the GPU worker is when nobody says. */
+const defaultEngineUrl = 'http://127.0.0.1:8002'
 const housekeepingMs = 60 * 60 * 1000
 
 /**

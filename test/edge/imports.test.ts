@@ -43,13 +43,9 @@ const layers: { part: string; files: RegExp; may: RegExp[] }[] = [
     may: [/^(type )?origin\/(kit|OWN)\//, /^(type )?(?!edge\/|origin\/|compose\/|gpu-worker\/|test\/)/],
   },
   {
-    part: 'origins, and the recommender that one of them asks, are started from one place',
+    part: 'origins are started from one place',
     files: /^origin\/[\w-]+\.ts$/,
-    may: [
-      /^(type )?origin\//,
-      /^(type )?gpu-worker\/recommender\/(config|start)\.ts$/,
-      /^(type )?(?!edge\/|origin\/|compose\/|gpu-worker\/|test\/)/,
-    ],
+    may: [/^(type )?origin\//, /^(type )?(?!edge\/|origin\/|compose\/|gpu-worker\/|test\/)/],
   },
   {
     part: 'the GPU worker stands on the kit',

@@ -5,11 +5,13 @@ import { issueWorkerToken } from '#origin/kit/worker-tokens.ts'
 import { seedCatalogue } from '#origin/moviesir/catalogue/seed.ts'
 import { createEngine } from '#origin/moviesir/engine.ts'
 import { migrations as movieSirMigrations } from '#origin/moviesir/start.ts'
+import { readGpuWorkerConfig } from '../../gpu-worker/config.ts'
 import { alsDefaults } from '../../gpu-worker/recommender/als.ts'
-import { startRecommender } from '../../gpu-worker/recommender/start.ts'
 import { addModel, readModel } from '../../gpu-worker/recommender/store.ts'
+import { startGpuWorker } from '../../gpu-worker/start.ts'
 import type { RunningEngine } from '../origin/engines.ts'
 import { engines } from '../origin/engines.ts'
+import { startTestWorker } from './worker.ts'
 
 const secret = 'c1b2c3d4e5f60718293a4b5c6d7e8f90'
 const issue = (key: string) => issueWorkerToken(key, { tenant: 'test' })
@@ -19,16 +21,18 @@ for (const { name, missing, open } of engines) {
   describe.skipIf(missing)(`the recommender on ${name}`, () => {
     let running: RunningEngine
     let database: Database
-    let service: Awaited<ReturnType<typeof startRecommender>>
+    let service: Awaited<ReturnType<typeof startGpuWorker>>
     const logged: Record<string, unknown>[] = []
 
     const start = () =>
-      startRecommender({
-        databaseUrl: running.url,
+      startGpuWorker({
+        config: readGpuWorkerConfig({
+          GPU_WORKER_SECRET: secret,
+          GPU_WORKER_PORT: '0',
+          LLM_PROVIDER: 'demo',
+          MOVIESIR_DATABASE_URL: running.url,
+        }),
         embedded: running.embedded,
-        secret,
-        host: '127.0.0.1',
-        port: 0,
         log: (entry) => logged.push(entry),
         training: { settings, generatedUsers: 60, afterMs: 0 },
       })
@@ -55,15 +59,19 @@ for (const { name, missing, open } of engines) {
     }
 
     it('answers 503 while there are no films, then finds them and learns by itself', async () => {
-      expect(await ask('/health')).toMatchObject({ status: 503, body: { status: 'starting', model_loaded: false } })
-      expect(await ask('/recommend', {})).toMatchObject({ status: 503 })
+      expect(await ask('/health')).toMatchObject({ status: 200, body: { model_loaded: false, version: 'none' } })
+      expect(await ask('/ready')).toMatchObject({ status: 200 })
+      expect(await ask('/recommend', {})).toMatchObject({
+        status: 503,
+        body: { error: { code: 'recommender_unavailable' } },
+      })
       await applyMigrations(database.sql, movieSirMigrations)
       await seedCatalogue(database.sql)
       await expect
         .poll(() => ask('/health'), { timeout: 20_000 })
         .toMatchObject({
           status: 200,
-          body: { status: 'healthy', model_loaded: true, version: '1' },
+          body: { status: 'healthy', model_loaded: true, version: '1', model: expect.stringContaining('iALS') },
         })
     }, 60_000)
 
@@ -101,9 +109,24 @@ for (const { name, missing, open } of engines) {
     it('refuses callers without a good token, and bodies that are wrong', async () => {
       expect((await ask('/recommend', {}, '')).status).toBe(401)
       expect((await ask('/recommend', {}, await issue('x'.repeat(32)))).status).toBe(401)
-      expect((await ask('/recommend', { available_time: 0 })).status).toBe(422)
-      expect((await ask('/recommend', { user_movie_ids: Array.from({ length: 1_001 }, () => 1) })).status).toBe(422)
+      expect(await ask('/recommend', { available_time: 0 })).toMatchObject({
+        status: 400,
+        body: { error: { code: 'invalid_request', param: 'available_time' } },
+      })
+      expect((await ask('/recommend', { user_movie_ids: Array.from({ length: 1_001 }, () => 1) })).status).toBe(400)
       expect((await ask('/recommend', { note: 'x'.repeat(300_000) })).status).toBe(413)
+    })
+
+    it('counts and logs what it recommended beside what it relayed', async () => {
+      const text = await (await fetch(`${service.url}/metrics`)).text()
+      expect(text).toMatch(/^recommender_request_duration_seconds_count\{kind="recommend",tier="fold-in"\} 1$/m)
+      expect(text).toMatch(/^recommender_model_version 1$/m)
+      expect(text).toContain('worker_waiting_requests{provider="demo"}')
+      expect(logged.filter(({ event }) => event === 'request')[0]).toMatchObject({
+        tenant: 'test',
+        kind: 'recommend',
+        tier: 'fold-in',
+      })
     })
 
     it('serves the newest model after a restart, and keeps three', async () => {
@@ -116,5 +139,37 @@ for (const { name, missing, open } of engines) {
       expect(kept).toHaveLength(3)
       expect(logged.filter(({ event }) => event === 'training failed')).toEqual([])
     }, 60_000)
+
+    it('recommends from memory when the database is gone, and says that it is not ready', async () => {
+      await database.close()
+      await running.close()
+      expect(await ask('/ready')).toMatchObject({ status: 503, body: { reasons: ['the database does not answer'] } })
+      expect(await ask('/health')).toMatchObject({ status: 200 })
+      expect(await ask('/recommend', {})).toMatchObject({ status: 200 })
+    })
   })
 }
+
+describe('a worker without a database', () => {
+  it('relays, and says why it recommends nothing', async () => {
+    const worker = await startTestWorker({ LLM_PROVIDER: 'demo' })
+    const { status, body } = await worker.ask('/recommend', {})
+    expect([status, body.error.code, body.error.message]).toEqual([
+      404,
+      'not_found',
+      expect.stringContaining('MOVIESIR_DATABASE_URL'),
+    ])
+    const health = await (await fetch(`${worker.url}/health`)).json()
+    expect(health).toEqual({ status: 'healthy', model_loaded: false, version: 'none', model: 'none' })
+    await worker.stop()
+  })
+
+  it('whose server cannot be reached relays all the same, and is not ready', async () => {
+    const worker = await startTestWorker({ LLM_PROVIDER: 'demo', MOVIESIR_DATABASE_URL: 'postgresql://127.0.0.1:1/x' })
+    expect((await worker.ask('/v1/completions', { model: 'demo', prompt: 'once' })).status).toBe(200)
+    expect((await worker.ask('/recommend', {})).body.error.code).toBe('recommender_unavailable')
+    expect((await fetch(`${worker.url}/ready`)).status).toBe(503)
+    expect(worker.entries.filter(({ event }) => event === 'refresh failed')).toHaveLength(1)
+    await worker.stop()
+  })
+})
