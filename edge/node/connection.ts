@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { ServerResponse } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { toErrorBody } from '../error.ts'
 import type { Refusal } from '../error.ts'
 import { limits } from '../limits.ts'
+import { ClientResponse } from './client-response.ts'
 import type { NodeIo } from './exchange-io.ts'
 import { closeGently } from './linger.ts'
 
@@ -18,7 +18,7 @@ export type OnMalformed = (refusal: Refusal & { status: number }, requestId: str
  */
 export interface Connections {
   open(socket: Socket): { readonly current: NodeIo | undefined }
-  serve(request: IncomingMessage, response: ServerResponse): void
+  serve(request: IncomingMessage, response: ClientResponse): void
   /** A handshake is answered like every request until somebody agrees to it: on a response of its own, then closed. */
   serveUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   /** The parser could not read the connection's bytes. */
@@ -28,7 +28,7 @@ export interface Connections {
 /** A request of HTTP/1.1. */
 interface SocketIo extends NodeIo {
   request: IncomingMessage
-  response: ServerResponse
+  response: ClientResponse
 }
 
 interface Connection {
@@ -52,7 +52,7 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
     return connection
   }
 
-  function serve(request: IncomingMessage, response: ServerResponse): void {
+  function serve(request: IncomingMessage, response: ClientResponse): void {
     const connection = connections.get(request.socket)
     // Without an end to write to, the connection is being closed.
     if (!connection || !request.socket.writable) return
@@ -83,7 +83,7 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
     const before = connection?.current
     // Nobody who means well asks for another protocol before his last request is answered.
     if (!connection || connection.waiting > 0 || (before && !before.response.destroyed)) return void socket.destroy()
-    const response = new ServerResponse(request)
+    const response = new ClientResponse(request)
     response.shouldKeepAlive = false
     response.assignSocket(socket as Socket)
     response.once('finish', () => {
@@ -123,7 +123,7 @@ export function createConnections(handle: (io: SocketIo) => void, onMalformed: O
   return { open, serve, serveUpgrade, refuse }
 }
 
-const toIo = (request: IncomingMessage, response: ServerResponse): SocketIo => ({
+const toIo = (request: IncomingMessage, response: ClientResponse): SocketIo => ({
   request,
   response,
   upgrade: undefined,
@@ -155,11 +155,11 @@ function onHalfClose(socket: Socket, io: SocketIo | undefined): void {
   if (!io || io.upgrade || io.response.destroyed || io.response.socket !== socket) return
   if (!io.response.headersSent) {
     if (io.request.httpVersion === '1.1') askWhetherGone(io.response, firstAskMs)
-  } else if (io.response.chunkedEncoding && !io.response.writableEnded) socket.destroy()
+  } else if (io.response.isChunked && !io.response.writableEnded) socket.destroy()
 }
 
 /** Who is gone answers an interim response (RFC 9110 §15.2) with a reset, which the next one runs into. */
-function askWhetherGone(response: ServerResponse, againMs: number): void {
+function askWhetherGone(response: ClientResponse, againMs: number): void {
   if (response.headersSent || response.destroyed) return
   response.writeContinue()
   setTimeout(askWhetherGone, againMs, response, againMs * 4).unref()

@@ -85,6 +85,8 @@ class Forwarding implements AnswerHandler {
   /** The last chunk, held until the tick ends, so that a small answer is written at once with its head. */
   #held: Buffer | undefined
   #flushing = false
+  /** The tick has brought more than one chunk: they leave together. */
+  #corked = false
   /** Where the answer is compressed on its way. */
   #encoder: Encoder | undefined
   /** Whether the head is on its way to the client. */
@@ -182,7 +184,11 @@ class Forwarding implements AnswerHandler {
     this.#bytes += chunk.length
     const held = this.#held
     this.#held = chunk
-    if (held) this.#write(held, controller)
+    if (held) {
+      if (!this.#corked) this.#io.response.cork()
+      this.#corked = true
+      this.#write(held, controller)
+    }
     this.#flushSoon()
   }
 
@@ -298,9 +304,13 @@ class Forwarding implements AnswerHandler {
     if (response.writableEnded || response.destroyed) return
     const held = this.#held
     this.#held = undefined
-    if (held) return this.#write(held, this.#controller)
-    this.#written = true
-    response.flushHeaders()
+    if (held) this.#write(held, this.#controller)
+    else {
+      this.#written = true
+      response.flushHeaders()
+    }
+    if (this.#corked) response.uncork()
+    this.#corked = false
   }
 
   #write(chunk: Buffer, controller: AnswerController | undefined): void {

@@ -2,6 +2,7 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, Server } from 'node:http'
 import type { RawRequest } from '../exchange.ts'
 import { limits } from '../limits.ts'
+import { ClientResponse } from './client-response.ts'
 import { createConnections } from './connection.ts'
 import type { OnMalformed } from './connection.ts'
 import type { NodeIo } from './exchange-io.ts'
@@ -20,6 +21,7 @@ export function createListener(
   { headTimeoutMs = limits.headTimeoutMs as number, checkEveryMs = limits.headCheckMs as number } = {},
 ): Server {
   const server = createServer({
+    ServerResponse: ClientResponse,
     requireHostHeader: false, // refused with our own answer
     maxHeaderSize: limits.headBytesMax,
     headersTimeout: headTimeoutMs,

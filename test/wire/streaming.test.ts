@@ -109,6 +109,72 @@ describe('server-sent events', () => {
   })
 })
 
+describe('an answer of unknown length', () => {
+  /** Around the lengths at which a chunk's size has one digit more, and those at which it is no longer copied. */
+  const lengths = [1, 9, 10, 15, 16, 17, 255, 256, 4_095, 4_096, 8_191, 8_192, 8_193, 65_535, 65_536, 200_000]
+
+  it.each(lengths)('of %i bytes is whole, in chunks', async (length) => {
+    const text = 'x'.repeat(length)
+    const path = behaving((socket) => void socket.write(`${sse}${chunk(text)}0\r\n\r\n`))
+    const client = await connectRaw(gateway.port)
+    client.send(get(path) + get('/next'))
+    const [answer, next] = await client.read(2)
+    client.socket.destroy()
+    expect(answer?.whole).toBe(true)
+    expect(answer?.body === text).toBe(true)
+    expect(next?.status).toBe(200)
+  })
+
+  it('that comes in pieces, many in a tick, keeps every byte and their order', async () => {
+    const pieces = Array.from({ length: 300 }, (_, index) => `${index}:${'y'.repeat((index * 37) % 9_000)};`)
+    const path = behaving((socket) => {
+      socket.write(sse)
+      for (const piece of pieces) socket.write(chunk(piece))
+      socket.write('0\r\n\r\n')
+    })
+    const client = await connectRaw(gateway.port)
+    client.send(get(path))
+    const [answer] = await client.read()
+    client.socket.destroy()
+    expect(answer?.whole).toBe(true)
+    expect(answer?.body === pieces.join('')).toBe(true)
+  })
+
+  it.each([
+    ['in chunks', sse + chunk('')],
+    ['to its end', 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n'],
+  ])('that is empty, sent %s, is whole', async (_, bytes) => {
+    const path = behaving((socket) => void socket.end(bytes))
+    const client = await connectRaw(gateway.port)
+    client.send(get(path) + get('/next'))
+    expect(await client.read(2)).toMatchObject([
+      { whole: true, body: '' },
+      { status: 200, whole: true },
+    ])
+    client.socket.destroy()
+  })
+
+  it('has no body for HEAD, and another request follows', async () => {
+    const path = behaving((socket) => void socket.write(sse))
+    const client = await connectRaw(gateway.port)
+    client.send(`HEAD ${path} HTTP/1.1\r\nHost: a.example\r\n\r\n`)
+    const head = await client.readUntil('\r\n\r\n')
+    expect(head).toMatch(/^HTTP\/1\.1 200 /)
+    client.send(get('/next'))
+    const both = await client.readUntil('\r\n\r\n/next')
+    client.socket.destroy()
+    expect(both.slice(head.length)).toMatch(/^HTTP\/1\.1 200 /)
+  })
+
+  it('goes to a client of HTTP/1.0 as it is, and ends with the connection', async () => {
+    const path = behaving((socket) => void socket.write(`${sse}${chunk('one')}${chunk('two')}0\r\n\r\n`))
+    const client = await connectRaw(gateway.port)
+    client.send(`GET ${path} HTTP/1.0\r\nHost: a.example\r\n\r\n`)
+    await client.closed
+    expect(client.text()).toMatch(/\r\n\r\nonetwo$/)
+  })
+})
+
 /** Quietly it takes a few; what looks from time to time, such as for slow clients, would take longer. */
 const atOnceMs = 1_000
 
