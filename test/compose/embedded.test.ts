@@ -5,15 +5,19 @@ import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'daemun-embedded-'))
 const children = new Set<ChildProcess>()
 
-afterEach(() => {
+/** What runs from the first fact to the last. */
+let system: Awaited<ReturnType<typeof start>>
+
+afterAll(() => {
   for (const child of children) child.kill('SIGKILL')
+  rmSync(directory, { recursive: true, force: true })
 })
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
 describe('the embedded system', () => {
   it('takes a newcomer from registering to rows that outlive an ordinary stop and a kill', async () => {
@@ -40,18 +44,16 @@ describe('the embedded system', () => {
     second.child.kill('SIGKILL')
     await once(second.child, 'exit')
 
-    const third = await start()
-    const synced = await ask(third.port, 'GET', `/api/v1/sync/${registered.body['id']}`, undefined, token)
+    system = await start()
+    const synced = await ask(system.port, 'GET', `/api/v1/sync/${registered.body['id']}`, undefined, token)
     expect((synced.body['sessions'] as { game_name: string }[]).map(({ game_name }) => game_name)).toEqual([
       'Star Rail',
       'ZZZ',
     ])
-    third.child.kill('SIGTERM')
-    expect(await once(third.child, 'exit')).toEqual([0, null])
   }, 60_000)
 
   it('prints five URLs, answers 502 for services that are not there, and keeps its secrets to itself', async () => {
-    const { port, output, child } = await start()
+    const { port, output } = system
     for (const name of ['homework-helper', 'cowrite', 'moviesir', 'maratang', 'spc'])
       expect(output()).toContain(`http://${name}.localhost:${port}/`)
     const answer = await ask(port, 'POST', '/api/auth/login', {}, undefined, 'cowrite.localhost')
@@ -63,17 +65,16 @@ describe('the embedded system', () => {
       route: 'cowrite /api/auth/*',
     })
     expect(statSync(join(directory, 'secrets.json')).mode & 0o077).toBe(0)
-    child.kill('SIGINT')
-    await once(child, 'exit')
+    const logOf = () => readFileSync(join(directory, 'access.log'), 'utf8')
+    await expect.poll(logOf).toContain('cowrite /api/auth/*')
     const secrets = Object.values(
       JSON.parse(readFileSync(join(directory, 'secrets.json'), 'utf8')) as Record<string, string>,
     )
-    const logged = readFileSync(join(directory, 'access.log'), 'utf8') + output()
+    const logged = logOf() + output()
     for (const secret of secrets) expect(logged).not.toContain(secret)
   }, 60_000)
 
   it('refuses to start a second copy on the same data, and says why', async () => {
-    await start()
     const second = run()
     const [code] = (await once(second.child, 'exit')) as [number]
     expect(code).not.toBe(0)
@@ -83,11 +84,18 @@ describe('the embedded system', () => {
   }, 60_000)
 
   it('says so in a line when its port is taken', async () => {
-    const { port } = await start()
-    const other = run({ PORT: String(port), DATA_DIRECTORY: join(directory, 'other') })
+    const { port } = system
+    const elsewhere = join(directory, 'other')
+    await copyFreshDatabase(join(elsewhere, 'postgres'))
+    const other = run({ PORT: String(port), DATA_DIRECTORY: elsewhere })
     const [code] = (await once(other.child, 'exit')) as [number]
     expect(code).toBe(2)
     expect(other.output()).toContain(`cannot listen on 127.0.0.1:${port}`)
+  }, 60_000)
+
+  it('ends in good order when it is told to', async () => {
+    system.child.kill('SIGTERM')
+    expect(await once(system.child, 'exit')).toEqual([0, null])
   }, 60_000)
 })
 

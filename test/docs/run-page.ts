@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll } from 'vitest'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 import type { Block } from './page.ts'
 import { isSameOutput } from './same-output.ts'
 
@@ -24,6 +25,8 @@ export interface Ran {
  */
 export async function runPage(blocks: Block[]): Promise<Ran[]> {
   const folder = makeFolder()
+  if (blocks.some(({ kind, text }) => kind === 'serve' && /npm start|origin\/main/.test(text)))
+    await copyFreshDatabase(join(folder, '.data/postgres'))
   const ports = await findPorts()
   const shell = openShell(folder, ports)
   const ran: Ran[] = []
@@ -70,6 +73,7 @@ function makeFolder(): string {
   for (const name of ['package.json', '.env.example', 'edge', 'origin', 'gpu-worker', 'compose', 'wrangler.toml'])
     if (existsSync(join(project, name))) cpSync(join(project, name), join(folder, name), { recursive: true })
   symlinkSync(join(project, 'node_modules'), join(folder, 'node_modules'), 'junction')
+  symlinkSync(compileCache, join(folder, '.compiled'), 'junction')
   return folder
 }
 
@@ -139,8 +143,9 @@ function openShell(folder: string, ports: Ports): Shell {
     HOME,
     PORT: String(ports.of(8080)),
     npm_config_update_notifier: 'false',
-    // What one command has compiled, the next need not: half of the time.
-    NODE_COMPILE_CACHE: compileCache,
+    // What a page has compiled, the next need not, though it is in another folder.
+    NODE_COMPILE_CACHE: join(folder, '.compiled'),
+    NODE_COMPILE_CACHE_PORTABLE: '1',
   }
   const bash = spawn('bash', ['--noprofile', '--norc'], { cwd: folder, env: environment })
   bash.stdin.write('set -m\n') // a job gets a process group of its own, which Ctrl-C reaches

@@ -4,10 +4,11 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startOrigins } from '#origin/systems.ts'
 import type { TestUser } from './client.ts'
 import { createClient } from './client.ts'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 import { makeFolder } from './engines.ts'
 
 const program = fileURLToPath(new URL('../../origin/main.ts', import.meta.url))
@@ -18,6 +19,7 @@ type Run = { process: ChildProcess; url: string; exit: Promise<number | null> }
 const folder = makeFolder()
 const runs: ChildProcess[] = []
 
+beforeAll(() => copyFreshDatabase(join(folder.path, 'postgres')))
 afterEach(async () => {
   const alive = runs.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null)
   await Promise.all(alive.map((run) => (run.kill('SIGKILL'), once(run, 'exit'))))

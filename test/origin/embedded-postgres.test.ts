@@ -6,6 +6,7 @@ import { lockDirectory } from '#origin/kit/directory-lock.ts'
 import type { EmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import { openEmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import type { PortSocket } from '#origin/kit/port-socket.ts'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 import { makeFolder } from './engines.ts'
 
 const folder = makeFolder()
@@ -16,6 +17,7 @@ let other: postgres.Sql
 
 beforeAll(async () => {
   const limits = { idleInTransactionMs: 500, sessionsMax: 20 }
+  await copyFreshDatabase(directory)
   embedded = await openEmbeddedPostgres({ directory, limits })
   sql = embedded.connect({ max: 6 })
   other = embedded.connect({ max: 6, prepare: false })
@@ -182,7 +184,9 @@ describe('a query too deep', () => {
   it('fails when it kills the server, and the next one finds it started anew with all that was committed', async () => {
     const restarts: string[] = []
     const onRestart = ({ message: reason }: Error) => restarts.push(reason)
-    const frail = await openEmbeddedPostgres({ directory: join(folder.path, 'frail'), stackSizeMb: 4, onRestart })
+    const frailDirectory = join(folder.path, 'frail')
+    await copyFreshDatabase(frailDirectory)
+    const frail = await openEmbeddedPostgres({ directory: frailDirectory, stackSizeMb: 4, onRestart })
     const pool = frail.connect({ max: 2 })
     await pool.unsafe(`create table kept (id int); insert into kept values (1); ${deeper}`)
     await expect(pool`select deeper(1)`).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })

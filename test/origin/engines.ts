@@ -5,6 +5,7 @@ import type { Database } from '#origin/kit/database.ts'
 import { openDatabase } from '#origin/kit/database.ts'
 import type { EmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import { openEmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 import { missingPostgres, startPostgres } from '../support/postgres.ts'
 
 /** A running database of one kind; `url` or `embedded` says how a program reaches it. */
@@ -34,7 +35,9 @@ export function makeFolder(): { path: string; remove(): void } {
 
 async function openEmbedded(): Promise<RunningEngine> {
   const folder = makeFolder()
-  const embedded = await openEmbeddedPostgres({ directory: join(folder.path, 'postgres') })
+  const directory = join(folder.path, 'postgres')
+  await copyFreshDatabase(directory)
+  const embedded = await openEmbeddedPostgres({ directory })
   return {
     embedded,
     connect: () => openDatabase({ name: 'test', embedded }),
