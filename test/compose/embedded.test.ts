@@ -50,7 +50,7 @@ describe('the embedded system', () => {
       'Star Rail',
       'ZZZ',
     ])
-  }, 60_000)
+  }, 120_000)
 
   it('prints five URLs, answers 502 for services that are not there, and keeps its secrets to itself', async () => {
     const { port, output } = system
@@ -72,7 +72,7 @@ describe('the embedded system', () => {
     )
     const logged = logOf() + output()
     for (const secret of secrets) expect(logged).not.toContain(secret)
-  }, 60_000)
+  }, 120_000)
 
   it('refuses to start a second copy on the same data, and says why', async () => {
     const second = run()
@@ -81,7 +81,7 @@ describe('the embedded system', () => {
     expect(second.output()).toMatch(/postgres/)
     expect(second.output()).toMatch(/\bpid\b|process \d+/i)
     expect(second.output()).not.toMatch(/\n\s+at /)
-  }, 60_000)
+  }, 120_000)
 
   it('says so in a line when its port is taken', async () => {
     const { port } = system
@@ -91,12 +91,12 @@ describe('the embedded system', () => {
     const [code] = (await once(other.child, 'exit')) as [number]
     expect(code).toBe(2)
     expect(other.output()).toContain(`cannot listen on 127.0.0.1:${port}`)
-  }, 60_000)
+  }, 120_000)
 
   it('ends in good order when it is told to', async () => {
     system.child.kill('SIGTERM')
     expect(await once(system.child, 'exit')).toEqual([0, null])
-  }, 60_000)
+  }, 120_000)
 })
 
 interface Running {

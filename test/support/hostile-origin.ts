@@ -27,8 +27,8 @@ export interface HostileOrigin {
   received(): string
   /** Forgets what came in. */
   forget(): void
-  /** Resolves when the connection is closed, with the time on the origin's clock. */
-  closed(connection: number): Promise<number>
+  /** Resolves when the connection is closed. */
+  closed(connection: number): Promise<void>
   close(): Promise<void>
 }
 
@@ -43,12 +43,12 @@ export interface OriginOptions {
 export async function startHostileOrigin(behave: Behaviour, options: OriginOptions = {}): Promise<HostileOrigin> {
   const requests: SeenRequest[] = []
   const connections: Socket[] = []
-  const closings: Promise<number>[] = []
+  const closings: Promise<void>[] = []
   let received: Buffer[] = []
 
   const server = createServer((socket) => {
     const connection = connections.push(socket) - 1
-    closings.push(new Promise((resolve) => socket.once('close', () => resolve(performance.now()))))
+    closings.push(new Promise((resolve) => socket.once('close', () => resolve())))
     socket.on('error', () => {})
     if (options.onConnection) return options.onConnection(socket)
     let waiting = Buffer.alloc(0)

@@ -175,10 +175,8 @@ describe('an answer of unknown length', () => {
   })
 })
 
-/** Quietly it takes a few; what looks from time to time, such as for slow clients, would take longer. */
-const atOnceMs = 1_000
-
-describe('client gone → upstream aborted at once', () => {
+// Nothing else would close these connections within the time that a test has: the upstream's timeouts are longer.
+describe('client gone → upstream aborted', () => {
   const leaving: [string, (socket: Socket) => void][] = [
     ['closes', (socket) => void socket.destroy()],
     ['resets', (socket) => void socket.resetAndDestroy()],
@@ -211,9 +209,8 @@ describe('client gone → upstream aborted at once', () => {
         client.send(get('/leave'))
         await asked
         await client.readUntil(seen)
-        const left = performance.now()
         leave(client.socket)
-        expect((await origin.closed(connection)) - left).toBeLessThan(atOnceMs)
+        await origin.closed(connection)
         expect(await lastLine()).toMatchObject({ path: '/leave', end: 'client_gone' })
       })
 
@@ -228,9 +225,8 @@ describe('client gone → upstream aborted at once', () => {
     const client = await connectRaw(gateway.port)
     client.send('POST /upload HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000\r\n\r\npart')
     await asked
-    const left = performance.now()
     client.socket.resetAndDestroy()
-    expect((await origin.closed(connection)) - left).toBeLessThan(atOnceMs)
+    await origin.closed(connection)
     expect(origin.requests.map(({ path }) => path)).not.toContain('/upload')
     expect(await lastLine()).toMatchObject({ path: '/upload', end: 'client_gone' })
   })
