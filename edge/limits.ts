@@ -205,6 +205,8 @@ export const limits = {
   workerStartMs: 30_000,
   /** A worker whose event loop has not turned for this long is ended. */
   workerStallMs: 10_000,
+  /** A worker that has not told what it has counted by then: what it told last is shown. */
+  workerTellMs: 2_000,
   /** A worker that lived this long did not fail at its start. */
   workerProvenMs: 10_000,
   /** One that did is followed by the next after twice as long each time, at most this. */

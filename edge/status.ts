@@ -15,6 +15,8 @@ export interface Status {
   startedAt: string
   state: 'ready' | 'draining'
   processId: number
+  /** The processes that serve, for which this one answers; null: it serves itself. */
+  workers: WorkerStatus[] | null
   openRequests: number
   clientConnections: number
   upstreamConnections: number
@@ -33,6 +35,13 @@ export interface Status {
   changesAllowed: boolean
   failedRequests: RecentRequest[]
   refusedRequests: RecentRequest[]
+}
+
+export interface WorkerStatus {
+  processId: number
+  state: 'starting' | 'ready' | 'draining'
+  /** It told what it has counted when it was asked now; else what it told last is in the sums. */
+  answered: boolean
 }
 
 interface SiteStatus {

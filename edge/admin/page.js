@@ -110,7 +110,15 @@ function showStatus() {
   showChanges(status)
   showNavigation()
   const started = toTime(status.startedAt, { dateStyle: 'medium', timeStyle: 'medium' })
-  say(byId('process'), t('process', { id: status.processId, time: started, dropped: toNumber(status.droppedLogLines) }))
+  const own = t('process', { id: status.processId, time: started, dropped: toNumber(status.droppedLogLines) })
+  say(byId('process'), status.workers ? `${own} ${toWorkers(status.workers)}` : own)
+}
+
+/** @param {NonNullable<Status['workers']>} workers */
+function toWorkers(workers) {
+  const silent = workers.filter(({ answered }) => !answered).map(({ processId }) => processId)
+  const all = t('workers', { count: workers.length, ids: workers.map(({ processId }) => processId).join(', ') })
+  return silent.length === 0 ? all : `${all} ${t('silent', { ids: silent.join(', ') })}`
 }
 
 function look() {

@@ -19,6 +19,7 @@ import type {
   Ports,
   Served,
   StartOrder,
+  Told,
   ToSupervisor,
   ToWorker,
 } from '../node/worker-protocol.ts'
@@ -36,10 +37,11 @@ const channel: Channel<ToSupervisor> = createChannel<ToSupervisor, ToWorker>(pro
   admin,
   weights: ({ id, weights }) => gateway?.splits.setWeights(id, weights),
   reports: () => gateway?.splits.takeReports() ?? [],
+  tell,
   ping: () => {},
   drain: async () => {
     await stop()
-    return (await gateway?.adminApp.request('/metrics'))?.text() ?? ''
+    return tell()
   },
 })
 
@@ -98,6 +100,11 @@ async function admin({ method, url, headers, body, from }: AdminRequest): Promis
     headers: [...answer.headers],
     body: new Uint8Array(await answer.arrayBuffer()),
   }
+}
+
+function tell(): Told {
+  if (!gateway) throw new Error('not started yet')
+  return gateway.tell()
 }
 
 function stop(): Promise<void> {

@@ -14,7 +14,7 @@ import { requireKnownHost } from './known-hosts.ts'
 export interface PageState {
   /** Names by which operators may ask, besides localhost and addresses. */
   hosts: string[]
-  status(gauges: Gauge[]): Status
+  status(gauges: Gauge[]): Status | Promise<Status>
   points(scope: Scope, range: Range): Points
   /** What `daemun explain` would print. */
   explain(question: Question): Promise<string>
@@ -53,7 +53,7 @@ export function addPage(app: Hono, state: PageState, gauges: () => Gauge[]): voi
       return context.body(text, 200, { ...fields, ETag: etag, 'Content-Type': type })
     })
   }
-  app.get('/status', (context) => context.json(state.status(gauges())))
+  app.get('/status', async (context) => context.json(await state.status(gauges())))
   app.get('/status/history', (context) => sendPoints(context, state))
   // A POST, so that the URLs and fields that are asked about stand in no URL.
   app.post('/explain', (context) => sendExplanation(context, state))

@@ -2,15 +2,15 @@ import type { CompiledGateway, CompiledUpstream } from '../compile.ts'
 import { explain, toRawRequest } from '../explain.ts'
 import type { Explanation } from '../explain.ts'
 import { createHistory } from '../history.ts'
-import { limits } from '../limits.ts'
 import { createMetrics } from '../metrics.ts'
-import type { Metrics } from '../metrics.ts'
+import type { Gauge, Metrics } from '../metrics.ts'
 import { createRecent } from '../recent.ts'
 import type { Facts } from '../runtime.ts'
 import { toGaugeStatus, toTableStatus } from '../status.ts'
 import type { ServerChange, Status } from '../status.ts'
 import type { HealthChange } from '../upstreams/health.ts'
 import type { PageState } from './admin-page.ts'
+import { everyStep } from './every-step.ts'
 import type { Pool } from './pool.ts'
 
 /** What operators are shown of a running gateway, and all that is kept for that. */
@@ -18,10 +18,15 @@ export interface Overview {
   metrics: Metrics
   /** A server was put aside or is back. */
   changed(upstream: CompiledUpstream, change: HealthChange): void
-  page(sources: OverviewSources): PageState
+  page(sources: OverviewSources): OwnPageState
   /** Shows these tables from now on. */
   keep(compiled: CompiledGateway): void
   stop(): void
+}
+
+/** Nobody else has to be asked for it. */
+interface OwnPageState extends PageState {
+  status(gauges: Gauge[]): Status
 }
 
 interface OverviewSources {
@@ -51,13 +56,14 @@ export function createOverview(first: CompiledGateway): Overview {
     },
   }
 
-  const page = ({ hosts, pool, facts, showExplanation, now }: OverviewSources): PageState => ({
+  const page = ({ hosts, pool, facts, showExplanation, now }: OverviewSources): OwnPageState => ({
     hosts,
     status: (gauges) => ({
       version: 1,
       time: new Date().toISOString(),
       startedAt: new Date(startedAt).toISOString(),
       processId: process.pid,
+      workers: null,
       openRequests: counted.open(),
       upstreamConnections: pool.inUse(),
       ...now(),
@@ -86,14 +92,4 @@ export function createOverview(first: CompiledGateway): Overview {
     },
     stop,
   }
-}
-
-/** At the end of every step of the history, by the clock on the wall. */
-function everyStep(take: () => void): () => void {
-  const toNext = (): number => limits.historyStepMs - (Date.now() % limits.historyStepMs)
-  let timer = setTimeout(function again() {
-    take()
-    timer = setTimeout(again, toNext()).unref()
-  }, toNext()).unref()
-  return () => clearTimeout(timer)
 }

@@ -43,6 +43,7 @@ import type { SplitWeights } from './splits.ts'
 import { createTlsListener } from './tls.ts'
 import type { Tracer } from './tracer.ts'
 import type { Tunnel } from './upgrade.ts'
+import type { Told } from './worker-protocol.ts'
 
 export interface ServeOptions {
   compiled: CompiledGateway
@@ -98,6 +99,8 @@ export interface RunningGateway {
   /** Forgets kept answers; says how many. */
   purge(selector: Selector): number
   adminApp: AdminApp
+  /** What was counted and what is open, for who answers operators in place of this gateway. */
+  tell(): Told
   /** What was counted of splits, and their weights, where somebody else decides about them. */
   splits: SplitTally
   /**
@@ -196,45 +199,47 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     ports.http = port
     ports.https = tls.port
   }
+  const page = overview.page({
+    hosts: options.adminHosts ?? [],
+    pool,
+    facts: runtime,
+    showExplanation: options.showExplanation ?? ((explanation) => JSON.stringify(explanation, null, 2)),
+    now: () => ({
+      state: draining ? 'draining' : 'ready',
+      clientConnections: connections,
+      webSockets: tunnels.size,
+      droppedLogLines: accessLog.dropped(),
+      changesAllowed: options.adminToken !== undefined,
+    }),
+  })
+  const gauges = (): Gauge[] => [
+    {
+      name: 'daemun_client_connections',
+      help: 'Open connections of clients.',
+      value: connections + (tls?.http2() ?? 0),
+    },
+    { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
+    ...(options.tracer?.gauges() ?? []),
+    ...toUpstreamGauges(pool),
+    ...splits.gauges(),
+    { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
+    {
+      name: 'daemun_dropped_log_lines',
+      help: 'Access-log lines that the reader was too slow for.',
+      value: accessLog.dropped(),
+    },
+    ...cache.gauges(),
+    ...(tls?.gauges() ?? []),
+    ...toProxyGauges(proxyFaults),
+    ...(options.reloader?.gauges() ?? []),
+  ]
   const adminApp = createAdminApp({
     metrics,
     splits: splits.control,
-    page: overview.page({
-      hosts: options.adminHosts ?? [],
-      pool,
-      facts: runtime,
-      showExplanation: options.showExplanation ?? ((explanation) => JSON.stringify(explanation, null, 2)),
-      now: () => ({
-        state: draining ? 'draining' : 'ready',
-        clientConnections: connections,
-        webSockets: tunnels.size,
-        droppedLogLines: accessLog.dropped(),
-        changesAllowed: options.adminToken !== undefined,
-      }),
-    }),
+    page,
     token: options.adminToken,
     notReady: () => (draining ? 'draining' : undefined),
-    gauges: () => [
-      {
-        name: 'daemun_client_connections',
-        help: 'Open connections of clients.',
-        value: connections + (tls?.http2() ?? 0),
-      },
-      { name: 'daemun_upstream_connections', help: 'Connections to upstreams in use.', value: pool.inUse() },
-      ...(options.tracer?.gauges() ?? []),
-      ...toUpstreamGauges(pool),
-      ...splits.gauges(),
-      { name: 'daemun_websockets', help: 'Joined WebSockets.', value: tunnels.size },
-      {
-        name: 'daemun_dropped_log_lines',
-        help: 'Access-log lines that the reader was too slow for.',
-        value: accessLog.dropped(),
-      },
-      ...cache.gauges(),
-      ...(tls?.gauges() ?? []),
-      ...toProxyGauges(proxyFaults),
-      ...(options.reloader?.gauges() ?? []),
-    ],
+    gauges,
     purge: cache.purge,
     reload: options.reloader?.reload,
   })
@@ -304,6 +309,10 @@ export async function startGateway(options: ServeOptions): Promise<RunningGatewa
     httpsPort: tls?.port,
     adminUrl: admin?.url ?? '',
     adminApp,
+    tell: () => {
+      const now = gauges()
+      return { metrics: metrics.toText(now), counts: metrics.counts(), status: page.status(now) }
+    },
     splits: splits.tally,
     purge: cache.purge,
     swap,

@@ -7,6 +7,8 @@ import { toGaugesText } from '../metrics.ts'
 import { isRecord } from '../shape.ts'
 import type { SplitControl } from '../upstreams/split-control.ts'
 import { listenAdmin } from './admin.ts'
+import { addPage } from './admin-page.ts'
+import type { PageState } from './admin-page.ts'
 import { addSplits } from './admin-splits.ts'
 import { requireAdminToken } from './admin-token.ts'
 import type { Config } from './config.ts'
@@ -19,6 +21,7 @@ import { startDeciding } from './splits.ts'
 import type { AdminAnswer, AdminRequest, Served } from './worker-protocol.ts'
 import { createWorkers } from './workers.ts'
 import type { Workers } from './workers.ts'
+import { createWorkersOverview } from './workers-overview.ts'
 
 export interface SupervisorOptions {
   workers: number
@@ -85,9 +88,16 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     },
     takeReports: workers.takeReports,
   })
+  const overview = createWorkersOverview({
+    compiled: options.compiled,
+    workers,
+    hosts: config.adminHosts,
+    now: () => ({ state: draining ? 'draining' : 'ready', changesAllowed: config.adminToken !== undefined }),
+  })
   const app = createSupervisorApp({
     workers,
     splits: deciding.control,
+    page: overview.page,
     reloader,
     token: config.adminToken,
     isDraining: () => draining,
@@ -108,11 +118,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       served = next
       await workers.swap()
       deciding.control.keep(compiled.splits)
+      overview.keep(compiled)
     },
     replaceWorkers: workers.replaceAll,
     stop: async () => {
       draining = true
       deciding.stop()
+      overview.stop()
       // While anybody has it open, clients would connect to a socket on which nobody takes them.
       http.close()
       https?.close()
@@ -125,16 +137,16 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 interface AppOptions {
   workers: Workers
   splits: SplitControl
+  page: PageState
   reloader: Reloader
   token: string | undefined
   isDraining: () => boolean
 }
 
 /** What a single gateway answers operators, of all workers together. */
-function createSupervisorApp({ workers, splits, reloader, token, isDraining }: AppOptions): Hono {
+function createSupervisorApp({ workers, splits, page, reloader, token, isDraining }: AppOptions): Hono {
   const app = new Hono()
-  // Only reads, though it is a POST; the worker knows whom it answers.
-  app.post('/explain', async (context) => toResponse(await workers.askOne(await toRequest(context))))
+  addPage(app, page, reloader.gauges)
   app.use(requireAdminToken(token))
   app.get('/healthz', (context) => context.text('ok\n'))
   app.get('/readyz', (context) => {
@@ -142,10 +154,10 @@ function createSupervisorApp({ workers, splits, reloader, token, isDraining }: A
     return reason === undefined ? context.text('ready\n') : context.text(`${reason}\n`, 503)
   })
   app.get('/metrics', async (context) => {
-    const answers = await workers.askAll(await toRequest(context))
+    const { told, gone } = await workers.hear()
     const own = toGaugesText([...workers.gauges(), ...reloader.gauges()])
-    const texts = answers.map(({ body }) => new TextDecoder().decode(body))
-    return context.body(mergeMetrics([...texts, own], workers.gone()), 200, { 'content-type': metricsType })
+    const merged = mergeMetrics([...told.map(toMetrics), own], gone.map(toMetrics))
+    return context.body(merged, 200, { 'content-type': metricsType })
   })
   app.post('/reload', async (context) => {
     const result = await reloader.reload()
@@ -160,14 +172,19 @@ function createSupervisorApp({ workers, splits, reloader, token, isDraining }: A
     }
   })
   addSplits(app, splits)
-  app.get('*', async (context) => toResponse(await workers.askOne(await toRequest(context))))
-  app.all('*', async (context) => {
-    const answers = await workers.askAll(await toRequest(context))
+  app.post('/purge', async (context) => {
+    const { answers, silent } = await workers.askAll(await toRequest(context))
+    if (silent.length > 0)
+      return context.json(
+        { code: 'worker_silent', detail: `process ${silent.join(', ')} did not answer and may keep it: ask again` },
+        503,
+      )
     return answers.length === 0 ? context.text('no worker is ready\n', 503) : mergeAnswers(answers)
   })
   return app
 }
 
+const toMetrics = ({ metrics }: { metrics: string }): string => metrics
 const metricsType = 'text/plain; version=0.0.4; charset=utf-8'
 
 const toOrder = ({ descriptor }: Bound, { proxyProtocol = false }: ProxyProtocol = {}) => ({

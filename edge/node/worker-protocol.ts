@@ -1,6 +1,8 @@
 import type { Network } from '../address.ts'
 import type { TableSource } from '../compile.ts'
+import type { RouteCounts } from '../metrics.ts'
 import type { LimitRule, LimitVerdict } from '../runtime.ts'
+import type { Status } from '../status.ts'
 import type { SplitReport } from '../upstreams/split-tally.ts'
 import type { Environment } from '../variables.ts'
 import type { SplitWeights } from './splits.ts'
@@ -40,6 +42,14 @@ export interface AdminAnswer {
   body: Uint8Array<ArrayBuffer>
 }
 
+/** What a worker tells of itself. */
+export interface Told {
+  /** Prometheus' text. */
+  metrics: string
+  counts: RouteCounts[]
+  status: Status
+}
+
 export interface Ports {
   http: number
   https: number | undefined
@@ -56,10 +66,12 @@ export type ToWorker = {
   weights: { asks: { id: string; weights: readonly number[] }; answers: void }
   /** What was counted of splits since the last time. */
   reports: { asks: undefined; answers: SplitReport[] }
+  /** What it has counted and what is open. */
+  tell: { asks: undefined; answers: Told }
   /** Its event loop turns. */
   ping: { asks: undefined; answers: void }
-  /** Takes nothing new, lets open requests end; the answer is its last metrics, and then it ends. */
-  drain: { asks: undefined; answers: string }
+  /** Takes nothing new, lets open requests end; the answer is the last it tells, and then it ends. */
+  drain: { asks: undefined; answers: Told }
 }
 
 /** What a worker asks of the supervisor. */

@@ -2,14 +2,16 @@ import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { limits } from '../limits.ts'
+import { mergeCounts } from '../merge-counts.ts'
 import type { Gauge } from '../metrics.ts'
 import type { LocalLimiter } from '../local-limiter.ts'
+import type { WorkerStatus } from '../status.ts'
 import type { SplitReport } from '../upstreams/split-tally.ts'
 import { createChannel } from './channel.ts'
 import type { Channel } from './channel.ts'
 import { mergeMetrics } from './merge-metrics.ts'
 import { withoutSystemd } from './systemd.ts'
-import type { AdminAnswer, AdminRequest, Ports, StartOrder, ToSupervisor, ToWorker } from './worker-protocol.ts'
+import type { AdminAnswer, AdminRequest, Ports, StartOrder, Told, ToSupervisor, ToWorker } from './worker-protocol.ts'
 
 export interface WorkersOptions {
   count: number
@@ -35,16 +37,31 @@ export interface Workers {
   replaceAll(): Promise<void>
   /** Asks one worker, or all of them. */
   askOne(request: AdminRequest): Promise<AdminAnswer>
-  askAll(request: AdminRequest): Promise<AdminAnswer[]>
+  askAll(request: AdminRequest): Promise<AskedAll>
+  /** What all of them tell of themselves now, or told last. */
+  hear(): Promise<Heard>
   setWeights(id: string, weights: readonly number[]): void
   /** What all of them have counted of splits since the last time. */
   takeReports(): Promise<SplitReport[]>
-  /** What those that are gone have counted. */
-  gone(): string[]
   gauges(): Gauge[]
   /** Lets all of them end with the requests they have. */
   stop(): Promise<void>
 }
+
+interface AskedAll {
+  answers: AdminAnswer[]
+  /** The processes that did not answer. */
+  silent: number[]
+}
+
+export interface Heard {
+  workers: WorkerStatus[]
+  told: Told[]
+  /** What those that are gone have counted. */
+  gone: Counted[]
+}
+
+type Counted = Pick<Told, 'metrics' | 'counts'>
 
 interface Worker {
   child: ChildProcess
@@ -54,7 +71,9 @@ interface Worker {
   startedAt: number
   /** When its event loop was last known to turn. */
   seenAt: number
-  metrics: string
+  told: Told | undefined
+  /** Whether it told when it was asked last. */
+  answered: boolean
   exited: Promise<void>
 }
 
@@ -63,7 +82,7 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
   const ends = { crashed: 0, stalled: 0, replaced: 0 }
   /** Crashes in a row, of workers that did not live long. */
   const failures = new Map<number, number>()
-  let goneMetrics: string[] = []
+  let gone: Counted[] = []
   let ports: Ports = { http: 0, https: undefined }
   let stopping = false
   let lookedAt = performance.now()
@@ -90,7 +109,8 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
       state: 'starting',
       startedAt: performance.now(),
       seenAt: performance.now(),
-      metrics: '',
+      told: undefined,
+      answered: true,
       exited: exited.promise,
       channel: createChannel<ToWorker, ToSupervisor>(child, {
         take: (taking) => taking.map(({ rule, key }) => limiter.take(rule, key)),
@@ -100,7 +120,7 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
     workers.add(worker)
     const end = (how: string): void => {
       if (!workers.delete(worker)) return
-      keepMetrics(worker)
+      keepCounted(worker)
       exited.resolve()
       if (worker.state !== 'draining' && !stopping && !isServed(slot)) follow(worker, how)
     }
@@ -155,7 +175,7 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
   async function drain(worker: Worker): Promise<void> {
     worker.state = 'draining'
     const { channel, child, exited } = worker
-    worker.metrics = await channel.ask('drain', undefined, limits.drainMs + marginMs).catch(() => worker.metrics)
+    worker.told = await channel.ask('drain', undefined, limits.drainMs + marginMs).catch(() => worker.told)
     // It ends when nobody talks to it any more.
     if (child.connected) child.disconnect()
     const kill = setTimeout(() => child.kill('SIGKILL'), marginMs)
@@ -176,13 +196,11 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
         worker.child.kill('SIGKILL')
         continue
       }
-      void hear(worker)
+      void ping(worker)
     }
-    if (++looks % metricsEvery === 0) void readMetrics()
   }
-  let looks = 0
 
-  async function hear(worker: Worker): Promise<void> {
+  async function ping(worker: Worker): Promise<void> {
     try {
       await worker.channel.ask('ping', undefined, limits.workerStallMs)
       worker.seenAt = performance.now()
@@ -191,18 +209,31 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
     }
   }
 
-  /** What a worker has counted shall not be lost with it. */
-  async function readMetrics(): Promise<void> {
-    await Promise.all(
-      allReady().map(async (worker) => {
-        const answer = await worker.channel.ask('admin', metricsRequest, askMs).catch(() => undefined)
-        if (answer) worker.metrics = new TextDecoder().decode(answer.body)
-      }),
-    )
+  async function hear(): Promise<Heard> {
+    await Promise.all([...workers].map(listenTo))
+    return {
+      workers: [...workers].map(({ child, state, answered }) => ({ processId: child.pid ?? 0, state, answered })),
+      told: [...workers].flatMap(({ told }) => told ?? []),
+      gone,
+    }
   }
 
-  function keepMetrics({ metrics }: Worker): void {
-    if (metrics !== '') goneMetrics = [mergeMetrics([metrics], goneMetrics)]
+  async function listenTo(worker: Worker): Promise<void> {
+    if (worker.state === 'starting') return
+    const told = await worker.channel.ask('tell', undefined, limits.workerTellMs).catch(() => undefined)
+    worker.told = told ?? worker.told
+    worker.answered = told !== undefined
+  }
+
+  /** What a worker has counted shall not be lost with it. */
+  function keepCounted({ told }: Worker): void {
+    if (!told) return
+    const all = [...gone, told]
+    const metrics = mergeMetrics(
+      [],
+      all.map((one) => one.metrics),
+    )
+    gone = [{ metrics, counts: mergeCounts(all.flatMap(({ counts }) => counts)) }]
   }
 
   async function swap(): Promise<void> {
@@ -223,6 +254,17 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
     return worker.channel.ask('admin', request, askMs)
   }
 
+  async function askAll(request: AdminRequest): Promise<AskedAll> {
+    const asked = allReady().map(async ({ channel, child }) =>
+      channel.ask('admin', request, askMs).catch(() => child.pid ?? 0),
+    )
+    const heard = await Promise.all(asked)
+    return {
+      answers: heard.filter((one) => typeof one === 'object'),
+      silent: heard.filter((one) => typeof one === 'number'),
+    }
+  }
+
   return {
     start: async () => {
       await Promise.all(Array.from({ length: count }, (_, slot) => open(slot)))
@@ -234,7 +276,8 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
       for (const worker of allReady()) await replace(worker)
     },
     askOne,
-    askAll: (request) => Promise.all(allReady().map(({ channel }) => channel.ask('admin', request, askMs))),
+    askAll,
+    hear,
     setWeights: (id, weights) => {
       for (const { channel } of workers) void channel.ask('weights', { id, weights }, askMs).catch(() => {})
     },
@@ -242,9 +285,13 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
       const asked = allReady().map(({ channel }) => channel.ask('reports', undefined, askMs).catch(() => []))
       return (await Promise.all(asked)).flat()
     },
-    gone: () => goneMetrics,
     gauges: () => [
       { name: 'daemun_workers', help: 'Processes that take requests.', value: allReady().length },
+      {
+        name: 'daemun_workers_silent',
+        help: 'Processes that did not tell what they have counted when they were asked last: what they told before counts.',
+        value: [...workers].filter(({ answered }) => !answered).length,
+      },
       {
         name: 'daemun_worker_ends_total',
         help: 'Workers that ended while they were wanted, or were replaced.',
@@ -261,18 +308,8 @@ export function createWorkers({ count, program, order, limiter, report, onHopele
 }
 
 const lookMs = 1_000
-/** Of those looks. */
-const metricsEvery = 5
 const askMs = 5_000
 const marginMs = 5_000
 const restartMs = 100
-
-const metricsRequest: AdminRequest = {
-  method: 'GET',
-  url: 'http://worker/metrics',
-  headers: [],
-  body: new Uint8Array(),
-  from: '',
-}
 
 const toText = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -6,9 +6,11 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
+import type { Status } from '#edge/status.ts'
 import { createFolder, runCli, serveCli } from '../support/cli.ts'
 import type { Served } from '../support/cli.ts'
 import { get } from '../support/get.ts'
+import type { Points } from '#edge/history.ts'
 import { startLoad } from '../support/steady-load.ts'
 
 /** `serve --workers`: what workers share, and what becomes of one that ends, hangs or breaks. */
@@ -86,6 +88,8 @@ async function metric(name: string): Promise<number> {
   return Number(line?.slice(name.length + 1) ?? 0)
 }
 
+const readStatus = async (): Promise<Status> => (await fetch(`${served.adminUrl}/status`)).json() as Promise<Status>
+
 const requests = (): Promise<number> =>
   metric('daemun_requests_total{table="shop",site="shop.example",route="shop /*",status="200"}')
 
@@ -103,6 +107,35 @@ describe('workers', () => {
     expect(await metric('daemun_workers')).toBe(2)
     expect((await fetch(`${served.adminUrl}/readyz`)).status).toBe(200)
     expect((await fetch(`${served.adminUrl}/nothing`)).status).toBe(404)
+  })
+
+  it('are shown to operators as one: sums, histories and the errors of all', async () => {
+    await until(async () => (await readStatus()).traffic !== null)
+    const { traffic: before } = await readStatus()
+    // Connections of their own, so that both workers get some.
+    for (let count = 0; count < 40; count++)
+      expect((await get(served.port, 'http://shop.example/bad%00')).status).toBe(400)
+    await until(async () => ((await readStatus()).traffic?.requests ?? 0) >= (before?.requests ?? 0) + 40)
+    const status = await readStatus()
+    expect(status).toMatchObject({ processId: served.child.pid, state: 'ready', tables: { generation: 1 } })
+    expect(status.workers?.map(({ processId }) => processId).toSorted()).toEqual(workersOf(served).toSorted())
+    expect(status.workers?.every(({ answered, state }) => answered && state === 'ready')).toBe(true)
+    expect(status.refusedRequests).toHaveLength(40)
+    expect(status.traffic?.clientErrors).toBe((before?.clientErrors ?? 0) + 40)
+    expect(status.traffic?.p99Ms).toBeGreaterThan(0)
+    const points = (await (await fetch(`${served.adminUrl}/status/history`)).json()) as Points
+    const seen = points.clientErrorsPerSecond.reduce<number>(
+      (sum, value) => sum + (value ?? 0) * (points.stepMs / 1_000),
+      0,
+    )
+    expect(seen).toBeGreaterThan(39)
+    expect(await (await fetch(served.adminUrl)).text()).toContain('<html')
+    const explained = await fetch(`${served.adminUrl}/explain`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ url: 'http://shop.example/limited' }),
+    })
+    expect(await explained.text()).toMatch(/row +shop \/limited/)
   })
 
   it('count limits together', async () => {
@@ -136,8 +169,14 @@ describe('workers', () => {
   })
 
   it('are ended and followed by another one when their event loop stands still', async () => {
+    await until(async () => (await readStatus()).workers?.every(({ answered }) => answered) ?? false)
     const [victim = 0] = workersOf(served)
     process.kill(victim, 'SIGSTOP')
+    // Until then it is named, and what it told last is in the sums.
+    const { workers } = await readStatus()
+    expect(workers?.filter(({ answered }) => !answered).map(({ processId }) => processId)).toEqual([victim])
+    expect(await metric('daemun_workers_silent')).toBe(1)
+    expect((await post('/purge')).status).toBe(503)
     await until(() => served.stderr().includes(`worker ${victim} has not answered for 10000 ms and is ended`))
     await until(async () => (await metric('daemun_workers')) === 2)
     expect(workersOf(served)).not.toContain(victim)
