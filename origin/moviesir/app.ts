@@ -8,6 +8,8 @@ import { createAccounts } from './companies/accounts.ts'
 import { declareApiKeys } from './companies/api-keys.ts'
 import { declareCompanyAuth } from './companies/auth.ts'
 import { declareExternal } from './companies/external.ts'
+import { createLoginProviders } from './companies/login-providers.ts'
+import { declareProviderLogins } from './companies/provider-logins.ts'
 import { createQuotas } from './companies/quotas.ts'
 import { declareUsage } from './companies/usage.ts'
 import type { MovieSirConfig } from './config.ts'
@@ -61,6 +63,7 @@ export function createMovieSir({ config, database, store, mailer, engine, log, n
     declareMyPage(viewers, { sql, logins, passwords })
     const companies = as<Parameters<typeof declareUsage>[0]>(api)
     declareCompanyAuth(companies, { sql, accounts, passwords, mailer, store })
+    declareProviderLogins(companies, { accounts, store, providers: createLoginProviders(config), isProduction })
     declareApiKeys(companies, { sql, accounts, quotas })
     declareUsage(companies, { sql, accounts, quotas })
     declareExternal(api, { sql, quotas, engine })

@@ -6,7 +6,8 @@ import { OriginError } from '../kit/error.ts'
 export type Store = {
   put(key: string, value: string, seconds: number): Promise<void>
   get(key: string): Promise<string | undefined>
-  delete(key: string): Promise<void>
+  /** Whether there was something: of any number of callers at once, one deletes it. */
+  delete(key: string): Promise<boolean>
   /**
    * Takes one of `limit` under this key, which is forgotten `seconds` after the first was taken. Returns how many are
    * left, or undefined when none was. Of any number of callers at once exactly `limit` get one.
@@ -39,7 +40,8 @@ export function createDatabaseStore(sql: Sql): Store {
       return row?.value
     },
     async delete(key) {
-      await sql`delete from moviesir.store where key = ${key}`
+      const { count } = await sql`delete from moviesir.store where key = ${key} and expires_at > now()`
+      return count === 1
     },
     async take(key, limit, seconds) {
       const [row] = await sql<{ count: number }[]>`
@@ -93,7 +95,7 @@ export function createRedisStore(url: string, { prefix = 'moviesir:', commandMs 
   return {
     put: (key, value, seconds) => answered(async () => void (await redis.set(key, value, 'EX', seconds))),
     get: (key) => answered(async () => (await redis.get(key)) ?? undefined),
-    delete: (key) => answered(async () => void (await redis.del(key))),
+    delete: (key) => answered(async () => (await redis.del(key)) === 1),
     take: (key, limit, seconds) =>
       answered(async () => {
         const left = await redis.takeOne(key, limit, seconds)

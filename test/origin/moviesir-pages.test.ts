@@ -11,6 +11,8 @@ import { readCatalogue } from '#origin/moviesir/catalogue/films.ts'
 import { startOrigins } from '#origin/systems.ts'
 import { noBrowser, startBrowser } from '../support/browser.ts'
 import type { TestBrowser } from '../support/browser.ts'
+import { findFreePort } from '../support/free-port.ts'
+import { startLoginProviders } from '../support/login-providers.ts'
 import { startEngine } from '../support/recommendation-engine.ts'
 
 const secret = 'd1b2c3d4e5f60718293a4b5c6d7e8f90'
@@ -19,17 +21,25 @@ const films = await readCatalogue()
 describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowser ? ` (${noBrowser})` : ''}`, () => {
   const folder = mkdtempSync(join(tmpdir(), 'daemun-pages-'))
   const logged: Record<string, unknown>[] = []
+  const accessLines: string[] = []
   let engine: Awaited<ReturnType<typeof startEngine>>
+  let providers: Awaited<ReturnType<typeof startLoginProviders>>
   let origins: Awaited<ReturnType<typeof startOrigins>>
   let gateway: Awaited<ReturnType<typeof startGateway>>
   let browser: TestBrowser
 
   beforeAll(async () => {
     engine = await startEngine(films.filter(({ runtime }) => runtime <= 130))
+    providers = await startLoginProviders()
+    const port = await findFreePort()
     origins = await startOrigins({
       systems: ['moviesir'],
       dataDirectory: folder,
-      environment: { MOVIESIR_JWT_SECRET: secret, MOVIESIR_ENGINE: engine.url },
+      environment: {
+        MOVIESIR_JWT_SECRET: secret,
+        MOVIESIR_ENGINE: engine.url,
+        ...providers.environment(`http://console.moviesir.localhost:${port}`),
+      },
       log: (entry) => logged.push(entry),
     })
     const sources = (await loadTables([])).filter(({ table }) => (table as { name: string }).name === 'moviesir')
@@ -38,9 +48,9 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
       compiled: await compileTables(sources, { environment, development: true }),
       limiter: createLocalLimiter({ now: () => performance.now() }),
       trustedHops: [],
-      http: { host: '127.0.0.1', port: 0 },
+      http: { host: '127.0.0.1', port },
       admin: { host: '127.0.0.1', port: 0 },
-      accessLog: { write() {}, async flush() {}, dropped: () => 0 },
+      accessLog: { write: (line) => void accessLines.push(line), async flush() {}, dropped: () => 0 },
       report() {},
     })
     browser = await startBrowser()
@@ -49,6 +59,7 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     await browser.close()
     await gateway.stop()
     await origins.stop()
+    await providers.stop()
     await engine.stop()
     rmSync(folder, { recursive: true, force: true })
   })
@@ -154,6 +165,51 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     await page.locator('svg.plot').first().waitFor()
     expect(await page.locator('svg.plot rect').count()).toBe(14)
     expect(faults).toEqual([])
+    await close()
+  }, 60_000)
+
+  it('lets a company in with Google, add GitHub, and set a password with a mailed code', async () => {
+    const { page, faults, close } = await browser.open({ locale: 'en-GB' })
+    providers.person.email = 'founder@small.example'
+    await page.goto(site('console.'))
+    await page.getByRole('button', { name: 'Continue with Google' }).click()
+    await page.getByText('No calls yet').waitFor()
+    expect(page.url()).toBe(`${site('console.')}#dashboard`)
+
+    await page.getByRole('button', { name: 'Account' }).click()
+    await page.getByText('There is no password').waitFor()
+    await page.getByRole('button', { name: 'Connect', exact: true }).click()
+    await page.getByText('GitHub · connected').waitFor()
+    await page.getByRole('button', { name: 'Set a password' }).click()
+    const mailed = () => /: ([\w-]{32})/.exec(String(logged.findLast(({ event }) => event === 'mail')?.['text'] ?? ''))
+    await expect.poll(() => mailed()?.[1]).toBeTruthy()
+    await page.getByLabel('Code').fill(mailed()![1]!)
+    await page.getByLabel('New password').fill('a long password')
+    await page.getByRole('button', { name: 'Change password' }).click()
+    await page.getByText('The password is changed').waitFor()
+    await page.getByLabel('Email').fill(providers.person.email)
+    await page.getByLabel('Password', { exact: true }).fill('a long password')
+    await page.getByRole('button', { name: 'Log in', exact: true }).click()
+    await page.getByText('No calls yet').waitFor()
+    await page.getByRole('button', { name: 'Account' }).click()
+    await page.getByRole('button', { name: 'Disconnect' }).first().click()
+    await page.getByRole('button', { name: 'Connect', exact: true }).waitFor()
+    expect(faults).toEqual([])
+    const written = `${accessLines.join('')}${logged.filter(({ event }) => event !== 'mail').map((entry) => JSON.stringify(entry))}`
+    expect(written).toContain('/auth/google/callback')
+    for (const value of providers.secrets) expect(written).not.toContain(value)
+    await close()
+  }, 60_000)
+
+  it('says that a login was cancelled, and offers no login of a provider that is not configured', async () => {
+    const { page, close } = await browser.open({ locale: 'en-GB' })
+    await page.goto(`${site('console.')}auth/github/callback?error=access_denied&state=x`)
+    await page.getByText('The login with GitHub was cancelled').waitFor()
+    expect(page.url()).toBe(site('console.'))
+    await page.route('**/b2b/auth/providers', (route) => route.fulfill({ json: { providers: [] } }))
+    await page.reload()
+    await page.getByRole('button', { name: 'Log in', exact: true }).waitFor()
+    expect(await page.getByRole('button', { name: /Continue with/ }).count()).toBe(0)
     await close()
   }, 60_000)
 

@@ -12,6 +12,7 @@ import { createSmtpMailer } from '#origin/moviesir/mailer.ts'
 import { startMovieSir } from '#origin/moviesir/start.ts'
 import { noPrivateRedis, startPrivateRedis } from '../support/redis.ts'
 import type { PrivateRedis } from '../support/redis.ts'
+import { startLoginProviders } from '../support/login-providers.ts'
 import { startEngine } from '../support/recommendation-engine.ts'
 import type { Body } from './client.ts'
 import type { RunningEngine } from './engines.ts'
@@ -36,6 +37,7 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
     let redis: PrivateRedis | undefined
     let database: Database
     let engine: Awaited<ReturnType<typeof startEngine>>
+    let providers: Awaited<ReturnType<typeof startLoginProviders>>
     let server: Awaited<ReturnType<typeof startMovieSir>>
     const logged: Record<string, unknown>[] = []
 
@@ -44,12 +46,14 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       redis = needsRedis ? await startPrivateRedis() : undefined
       database = running.connect()
       engine = await startEngine(films)
+      providers = await startLoginProviders()
       const config = readMovieSirConfig({
         MOVIESIR_JWT_SECRET: secret,
         GPU_WORKER_SECRET: engineSecret,
         DATABASE_URL: running.url,
         REDIS_URL: redis?.url,
         MOVIESIR_ENGINE: engine.url,
+        ...providers.environment('https://console.moviesir.cloud'),
       })
       const log = (entry: Record<string, unknown>) => logged.push(entry)
       server = await startMovieSir({ config, embedded: running.embedded, host: '127.0.0.1', port: 0, log })
@@ -57,6 +61,7 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
     afterAll(async () => {
       await server.stop()
       await engine.stop()
+      await providers.stop()
       await redis?.stop()
       await database.close()
       await running.close()
@@ -64,6 +69,9 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
     beforeEach(() => {
       engine.state.trouble = 'none'
       engine.asked.length = 0
+      providers.state.trouble = 'none'
+      providers.state.claims = {}
+      Object.assign(providers.person, someone())
     })
 
     async function ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}) {
@@ -124,6 +132,18 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       }
     }
 
+    function resetCode(email: string): string {
+      const mail = logged.findLast((entry) => entry['event'] === 'mail' && entry['to'] === email)
+      return /: ([\w-]{32})/.exec(String(mail?.['text']))?.[1] ?? ''
+    }
+
+    const someone = () => ({
+      subject: String(Math.floor(Math.random() * 1e12)),
+      email: `p${crypto.randomUUID().slice(0, 8)}@example.com`,
+      verified: true,
+      name: '작은 회사',
+    })
+
     async function makeCompany(plan = 'BASIC') {
       const name = `c${crypto.randomUUID().slice(0, 8)}`
       const [company] = await database.sql<{ company_id: number; since: string }[]>`
@@ -137,6 +157,7 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       return {
         id: company!.company_id,
         email: `${name}@example.com`,
+        ...headers,
         get: (path: string) => ask('GET', path, undefined, headers),
         post: (path: string, body?: unknown) => ask('POST', path, body ?? {}, headers),
         patch: (path: string, body?: unknown) => ask('PATCH', path, body, headers),
@@ -544,9 +565,7 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         const { email } = await makeCompany()
         expect((await ask('POST', '/b2b/auth/forgot-password', { email: 'nobody@example.com' })).status).toBe(200)
         expect((await ask('POST', '/b2b/auth/forgot-password', { email })).status).toBe(200)
-        const mail = logged.findLast((entry) => entry['event'] === 'mail' && entry['to'] === email)
-        const code = /: ([\w-]{32})/.exec(String(mail?.['text']))?.[1]
-        const reset = { email, code, new_password: 'another horse' }
+        const reset = { email, code: resetCode(email), new_password: 'another horse' }
         expect((await ask('POST', '/b2b/auth/reset-password', { ...reset, code: 'x' })).status).toBe(400)
         expect((await ask('POST', '/b2b/auth/reset-password', reset)).status).toBe(200)
         expect((await ask('POST', '/b2b/auth/reset-password', reset)).status).toBe(400)
@@ -569,6 +588,170 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect((await company.get('/b2b/me')).status).toBe(401)
         expect((await call(api_key)).status).toBe(401)
       })
+    })
+
+    describe.each(['google', 'github'] as const)('a login of a company with %s', (provider) => {
+      const path = `/b2b/auth/${provider}`
+
+      async function start(headers: Record<string, string> = {}, from = `${path}/start`) {
+        const { body, cookies } = await ask('POST', from, undefined, headers)
+        const way = await providers.logIn(body.authorize_url)
+        return { way, ticket: withCookies(cookies), authorizeUrl: new URL(body.authorize_url) }
+      }
+
+      async function logIn() {
+        const { way, ticket } = await start()
+        return ask('POST', `${path}/callback`, way, ticket)
+      }
+
+      const bearer = ({ body }: { body: Body }) => ({ authorization: `Bearer ${body.access_token}` })
+
+      it('makes an account at the first time and finds it again by the provider’s number, not the address', async () => {
+        const first = await logIn()
+        const { email, name } = providers.person
+        expect(first).toMatchObject({
+          status: 200,
+          body: { token_type: 'bearer', company: { name, email, plan: 'BASIC', oauth_provider: provider } },
+        })
+        providers.person.email = `moved-${email}`
+        const again = await logIn()
+        expect(again.body.company).toEqual(first.body.company)
+        expect((await ask('GET', '/b2b/me', undefined, bearer(again))).body).toEqual(first.body.company)
+      })
+
+      it('sends the browser out with a state, PKCE and the address to come back to, and nothing else of ours', async () => {
+        const { authorizeUrl } = await start()
+        const query = Object.fromEntries(authorizeUrl.searchParams)
+        expect(query).toMatchObject({
+          response_type: 'code',
+          redirect_uri: `https://console.moviesir.cloud/auth/${provider}/callback`,
+          code_challenge_method: 'S256',
+          code_challenge: expect.stringMatching(/^[\w-]{43}$/),
+          state: expect.stringMatching(/^[\w-]{43}$/),
+        })
+        expect(authorizeUrl.href).not.toContain('secret')
+      })
+
+      it('is finished in the browser that began it, with its own state, at its own provider', async () => {
+        const { way, ticket } = await start()
+        const other = await start()
+        const elsewhere = provider === 'google' ? 'github' : 'google'
+        for (const [where, given, headers] of [
+          [path, way, {}],
+          [path, way, other.ticket],
+          [path, { ...way, state: other.way.state }, ticket],
+          [`/b2b/auth/${elsewhere}`, way, ticket],
+        ] as const) {
+          const { status, body } = await ask('POST', `${where}/callback`, given, headers)
+          expect([status, body.detail]).toEqual([400, expect.stringContaining('다른 브라우저')])
+        }
+        expect((await ask('POST', `${path}/callback`, way, ticket)).status).toBe(200)
+      })
+
+      it('is finished once, of a hundred requests at once', async () => {
+        const { way, ticket } = await start()
+        const answers = await Promise.all(
+          Array.from({ length: 100 }, () => ask('POST', `${path}/callback`, way, ticket)),
+        )
+        expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, ...Array(99).fill(400)])
+      })
+
+      it('makes one account of two first logins at once', async () => {
+        const ways = await Promise.all([start(), start()])
+        const answers = await Promise.all(ways.map(({ way, ticket }) => ask('POST', `${path}/callback`, way, ticket)))
+        expect(answers.map(({ status }) => status)).toEqual([200, 200])
+        expect(answers[0]!.body.company).toEqual(answers[1]!.body.company)
+      })
+
+      it('is refused when the provider refuses it, and ended when it cannot be reached', async () => {
+        providers.state.trouble = 'refuses'
+        expect((await logIn()).status).toBe(400)
+        providers.state.trouble = 'none'
+        const { way, ticket } = await start()
+        providers.state.trouble = 'breaks'
+        const broken = await ask('POST', `${path}/callback`, way, ticket)
+        expect([broken.status, broken.headers.get('retry-after')]).toEqual([503, '5'])
+      })
+
+      it('needs an address that the provider has verified', async () => {
+        providers.person.verified = false
+        expect((await logIn()).status).toBe(403)
+      })
+
+      it('does not take over an account that has the same address, but is added to it by its owner', async () => {
+        const company = await makeCompany()
+        providers.person.email = company.email
+        const taken = await logIn()
+        expect([taken.status, taken.body.detail]).toEqual([409, expect.stringContaining('이미 가입된 이메일')])
+
+        const headers = { authorization: company.authorization }
+        const { way, ticket } = await start(headers, `/b2b/me/identities/${provider}`)
+        expect((await ask('POST', `${path}/callback`, way, ticket)).body.company.id).toBe(company.id)
+        expect((await logIn()).body.company.id).toBe(company.id)
+        expect((await company.get('/b2b/me/identities')).body).toMatchObject({
+          identities: [{ provider }],
+          has_password: true,
+          providers: ['google', 'github'],
+        })
+        expect((await company.delete(`/b2b/me/identities/${provider}`)).status).toBe(204)
+        expect((await company.delete(`/b2b/me/identities/${provider}`)).status).toBe(404)
+        expect((await logIn()).status).toBe(409)
+      })
+
+      it('belongs to one account, which has one of each provider', async () => {
+        await logIn()
+        const company = await makeCompany()
+        const headers = { authorization: company.authorization }
+        const theirs = await start(headers, `/b2b/me/identities/${provider}`)
+        expect((await ask('POST', `${path}/callback`, theirs.way, theirs.ticket)).status).toBe(409)
+        for (const status of [200, 409]) {
+          Object.assign(providers.person, someone())
+          const { way, ticket } = await start(headers, `/b2b/me/identities/${provider}`)
+          expect((await ask('POST', `${path}/callback`, way, ticket)).status).toBe(status)
+        }
+      })
+
+      it('stays while it is the only way in; a password is set with a mailed code', async () => {
+        const { body } = await logIn()
+        const headers = { authorization: `Bearer ${body.access_token}` }
+        expect((await ask('DELETE', `/b2b/me/identities/${provider}`, undefined, headers)).status).toBe(409)
+        const change = { current_password: password, new_password: 'another horse' }
+        expect((await ask('POST', '/b2b/auth/change-password', change, headers)).status).toBe(400)
+        const { email } = providers.person
+        expect((await ask('POST', '/b2b/auth/login', { email, password: '' })).status).toBe(401)
+        await ask('POST', '/b2b/auth/forgot-password', { email })
+        const reset = { email, code: resetCode(email), new_password: 'another horse' }
+        expect((await ask('POST', '/b2b/auth/reset-password', reset)).status).toBe(200)
+        const renewed = await ask('POST', '/b2b/auth/login', { email, password: 'another horse' })
+        expect((await ask('DELETE', `/b2b/me/identities/${provider}`, undefined, bearer(renewed))).status).toBe(204)
+      })
+    })
+
+    it('offers no login of a provider that is not configured, and says so', async () => {
+      const config = readMovieSirConfig({ MOVIESIR_JWT_SECRET: secret, DATABASE_URL: running.url })
+      const { embedded } = running
+      const plain = await startMovieSir({ config, embedded, host: '127.0.0.1', port: 0, log: () => {} })
+      const post = (path: string) => fetch(plain.url + path, { method: 'POST' })
+      expect(await (await fetch(`${plain.url}/b2b/auth/providers`)).json()).toEqual({ providers: [] })
+      const started = await post('/b2b/auth/google/start')
+      expect([started.status, await started.json()]).toEqual([
+        404,
+        { detail: 'Google 로그인은 이 서버에 설정되어 있지 않습니다' },
+      ])
+      await plain.stop()
+    })
+
+    it.each([
+      ['another key', {}],
+      ['expired', {}],
+      ['none', { iss: 'https://accounts.google.com' }],
+      ['none', { aud: 'another-client' }],
+      ['none', { nonce: 'of-another-login' }],
+    ] as const)('takes no ID token of Google that is not for this login: %s %o', async (trouble, claims) => {
+      Object.assign(providers.state, { trouble, claims })
+      const { body, cookies } = await ask('POST', '/b2b/auth/google/start')
+      const way = await providers.logIn(body.authorize_url)
+      expect((await ask('POST', '/b2b/auth/google/callback', way, withCookies(cookies))).status).toBe(400)
     })
 
     describe('the external API', () => {
@@ -695,6 +878,17 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
     })
   })
 }
+
+describe('the configuration', () => {
+  it.each([
+    ['GOOGLE_CLIENT_SECRET', { GOOGLE_CLIENT_ID: 'id' }],
+    ['GITHUB_CLIENT_ID', { GITHUB_CLIENT_SECRET: 'a secret' }],
+  ])('has no half of a provider: %s is missing', (missing, given) => {
+    expect(() => readMovieSirConfig({ MOVIESIR_JWT_SECRET: secret, ...given })).toThrow(
+      `${missing}: is missing; set both or neither`,
+    )
+  })
+})
 
 describe('the mailer', () => {
   it('sends a mail over SMTP', async () => {

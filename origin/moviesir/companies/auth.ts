@@ -4,13 +4,15 @@ import { createRoute, z } from '@hono/zod-openapi'
 import { jsonAnswer, jsonBody, refusals } from '../../kit/api.ts'
 import type { Sql } from '../../kit/database.ts'
 import { OriginError } from '../../kit/error.ts'
-import { instantOut, int32, text } from '../../kit/fields.ts'
+import { int32, text } from '../../kit/fields.ts'
 import type { Passwords } from '../../kit/passwords.ts'
 import type { Mailer } from '../mailer.ts'
 import type { Store } from '../store.ts'
 import { toKey } from '../viewers/users.ts'
 import type { Accounts, CompanyEnv } from './accounts.ts'
-import { toCompany } from './accounts.ts'
+import { companyColumns, companyOut, loginOut } from './accounts.ts'
+import type { Company } from './accounts.ts'
+import { plans } from './quotas.ts'
 
 type AuthDependencies = { sql: Sql; accounts: Accounts; passwords: Passwords; mailer: Mailer; store: Store }
 
@@ -23,20 +25,21 @@ export function declareCompanyAuth(api: OpenAPIHono<CompanyEnv>, dependencies: A
     const { name, email, password } = c.req.valid('json')
     const company = await accounts.add({ name, email, passwordHash: await passwords.hash(password) })
     if (!company) throw new OriginError('bad_request', '이미 가입된 이메일입니다.')
-    return c.json(toLogin(await accounts.token(company), toCompany(company)), 201, noStore)
+    return c.json(await accounts.toLogin(company), 201, noStore)
   })
 
   api.openapi(loginRoute, async (c) => {
     const { email, password } = c.req.valid('json')
     const company = await accounts.findLogin(email)
-    const isRight = await passwords.verify(password, company?.password_hash)
+    const isRight = await passwords.verify(password, company?.password_hash ?? undefined)
     if (!company || !isRight) throw new OriginError('unauthenticated', '이메일 또는 비밀번호가 일치하지 않습니다')
-    return c.json(toLogin(await accounts.token(company), toCompany(company)), 200, noStore)
+    return c.json(await accounts.toLogin(company), 200, noStore)
   })
 
   api.openapi({ ...changePasswordRoute, middleware }, async (c) => {
     const { current_password, new_password } = c.req.valid('json')
     const company = await accounts.findLogin(c.get('company').email)
+    if (company?.password_hash === null) throw new OriginError('bad_request', noPassword)
     const isRight = await passwords.verify(current_password, company?.password_hash)
     if (!company || !isRight) throw new OriginError('bad_request', '현재 비밀번호가 일치하지 않습니다')
     await accounts.changePassword(company.id, await passwords.hash(new_password))
@@ -63,9 +66,8 @@ export function declareCompanyAuth(api: OpenAPIHono<CompanyEnv>, dependencies: A
     const { email, code, new_password } = c.req.valid('json')
     const expected = await store.get(resetKey(email))
     const company = await accounts.findLogin(email)
-    if (!company || expected === undefined || expected !== code)
-      throw new OriginError('bad_request', '재설정 코드가 올바르지 않거나 만료되었습니다.')
-    await store.delete(resetKey(email))
+    if (!company || expected !== code) throw wrongCode()
+    if (!(await store.delete(resetKey(email)))) throw wrongCode()
     await accounts.changePassword(company.id, await passwords.hash(new_password))
     return c.json({ message: '비밀번호가 변경되었습니다. 다시 로그인해 주세요.' }, 200)
   })
@@ -85,21 +87,23 @@ export function declareCompanyAuth(api: OpenAPIHono<CompanyEnv>, dependencies: A
 
   api.openapi({ ...companiesRoute, middleware }, async (c) => {
     refuseUnlessAdmin(c.get('company').is_admin)
-    const companies = await sql<z.infer<typeof companyOut>[]>`
-      select company_id as id, name, email, plan, null as oauth_provider, is_admin, created_at
-      from b2b.companies order by company_id`
+    const companies = await sql<Company[]>`select ${companyColumns(sql)} from b2b.companies order by company_id`
     return c.json({ companies: [...companies] }, 200)
   })
 
   api.openapi({ ...planRoute, middleware }, async (c) => {
     refuseUnlessAdmin(c.get('company').is_admin)
     const { plan } = c.req.valid('json')
-    const [company] = await sql<z.infer<typeof companyOut>[]>`
+    const [company] = await sql<Company[]>`
       update b2b.companies set plan = ${plan} where company_id = ${c.req.valid('param').company_id}
-      returning company_id as id, name, email, plan, null as oauth_provider, is_admin, created_at`
+      returning ${companyColumns(sql)}`
     if (!company) throw new OriginError('not_found', '회사를 찾을 수 없습니다')
     return c.json(company, 200)
   })
+}
+
+function wrongCode(): OriginError {
+  return new OriginError('bad_request', '재설정 코드가 올바르지 않거나 만료되었습니다.')
 }
 
 function refuseUnlessAdmin(isAdmin: boolean): void {
@@ -116,26 +120,7 @@ const email = z.email().max(254)
 const password = text({ min: 8, max: 1_024 })
 const name = text({ min: 1, max: 100 })
 
-/** A company as the API writes it. */
-const companyOut = z
-  .object({
-    id: z.int(),
-    name: z.string(),
-    email: z.string(),
-    plan: z.enum(['BASIC', 'PRO', 'ENTERPRISE']),
-    oauth_provider: z.string().nullable(),
-    is_admin: z.boolean(),
-    created_at: instantOut,
-  })
-  .openapi('Company')
-
-const loginOut = z
-  .object({ access_token: z.string(), token_type: z.literal('bearer'), company: companyOut })
-  .openapi('CompanyLogin')
-
-function toLogin(access_token: string, company: z.infer<typeof companyOut>): z.infer<typeof loginOut> {
-  return { access_token, token_type: 'bearer', company }
-}
+const noPassword = '비밀번호가 없는 계정입니다. 비밀번호 재설정으로 정할 수 있습니다.'
 
 const messageOut = jsonAnswer(z.object({ message: z.string() }), 'Done')
 const badRequest = { 400: { ...refusals[409], description: 'Taken, expired or wrong; the words say which' } }
@@ -231,7 +216,7 @@ const planRoute = createRoute({
   summary: 'Put a company on another plan; for admins.',
   request: {
     params: z.object({ company_id: z.coerce.number().pipe(int32.min(1)) }),
-    body: jsonBody(z.object({ plan: z.enum(['BASIC', 'PRO', 'ENTERPRISE']) })),
+    body: jsonBody(z.object({ plan: z.enum(plans) })),
   },
   responses: {
     200: jsonAnswer(companyOut, 'The company'),

@@ -1,6 +1,7 @@
 import type { Store } from '../store.ts'
 
-export type Plan = 'BASIC' | 'PRO' | 'ENTERPRISE'
+export const plans = ['BASIC', 'PRO', 'ENTERPRISE'] as const
+export type Plan = (typeof plans)[number]
 
 /** Calls a key may make in a day of Seoul. */
 export const dailyLimits: Record<Plan, number> = { BASIC: 1_000, PRO: 10_000, ENTERPRISE: 100_000 }
