@@ -7,6 +7,7 @@ import { createPasswords } from '../kit/passwords.ts'
 import { createAccounts } from './companies/accounts.ts'
 import { declareApiKeys } from './companies/api-keys.ts'
 import { declareCompanyAuth } from './companies/auth.ts'
+import { declareContentRules } from './companies/content-rules.ts'
 import { declareExternal } from './companies/external.ts'
 import { createLoginProviders } from './companies/login-providers.ts'
 import { declareProviderLogins } from './companies/provider-logins.ts'
@@ -23,6 +24,7 @@ import { declareMyPage } from './viewers/my-page.ts'
 import { declareOnboarding } from './viewers/onboarding.ts'
 import { declareRecommend } from './viewers/recommend.ts'
 import { createSignUp } from './viewers/sign-up.ts'
+import { createWithdrawals } from './viewers/withdrawals.ts'
 
 type AppOptions = {
   config: MovieSirConfig
@@ -42,6 +44,7 @@ export function createMovieSir({ config, database, store, mailer, engine, log, n
   const logins = createLogins({ sql, secret: config.jwtSecret, isProduction })
   const accounts = createAccounts(sql, config.b2bJwtSecret)
   const quotas = createQuotas(store, now)
+  const withdrawals = createWithdrawals({ sql, secret: config.jwtSecret })
   const signUp = createSignUp({ sql, store, passwords, mailer })
 
   return createApi<ApiEnv>({ ...about, log }, (api) => {
@@ -56,15 +59,16 @@ export function createMovieSir({ config, database, store, mailer, engine, log, n
       return isAlive ? c.json({ status: 'ok' as const }, 200) : c.json({ status: 'unavailable' as const }, 503)
     })
     const viewers = as<Parameters<typeof declareFilms>[0]>(api)
-    declareViewerAuth(viewers, { sql, passwords, logins, signUp, isProduction })
+    declareViewerAuth(viewers, { sql, passwords, logins, signUp, withdrawals, isProduction })
     declareOnboarding(viewers, { sql, logins })
     declareFilms(viewers, { sql, logins })
     declareRecommend(viewers, { sql, logins, engine })
-    declareMyPage(viewers, { sql, logins, passwords })
+    declareMyPage(viewers, { sql, logins, passwords, withdrawals })
     const companies = as<Parameters<typeof declareUsage>[0]>(api)
     declareCompanyAuth(companies, { sql, accounts, passwords, mailer, store })
     declareProviderLogins(companies, { accounts, store, providers: createLoginProviders(config), isProduction })
     declareApiKeys(companies, { sql, accounts, quotas })
+    declareContentRules(companies, { sql, accounts })
     declareUsage(companies, { sql, accounts, quotas })
     declareExternal(api, { sql, quotas, engine })
   })

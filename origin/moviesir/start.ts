@@ -7,11 +7,13 @@ import { serve } from '../kit/serve.ts'
 import { createMovieSir } from './app.ts'
 import { countFilms, seedCatalogue } from './catalogue/seed.ts'
 import { forgetOldCalls } from './companies/calls.ts'
+import { forgetOldGuests } from './companies/guest-sessions.ts'
 import type { MovieSirConfig } from './config.ts'
 import { createEngine } from './engine.ts'
 import { createLogMailer, createSmtpMailer } from './mailer.ts'
 import { createDatabaseStore, createRedisStore, sweepStore } from './store.ts'
 import { forgetOldLogins } from './viewers/logins.ts'
+import { forgetOldWithdrawals } from './viewers/withdrawals.ts'
 
 type StartOptions = {
   config: MovieSirConfig
@@ -45,9 +47,11 @@ export async function startMovieSir({ config, embedded, host, port, log }: Start
     return { url: listening.url, stop }
 
     function keepHouse(): void {
-      Promise.all([sweepStore(sql), forgetOldLogins(sql), forgetOldCalls(sql)]).catch((error: Error) =>
-        log({ event: 'housekeeping failed', system: 'moviesir', error: error.message }),
-      )
+      Promise.all(
+        [sweepStore, forgetOldLogins, forgetOldWithdrawals, forgetOldCalls, forgetOldGuests].map((forget) =>
+          forget(sql),
+        ),
+      ).catch((error: Error) => log({ event: 'housekeeping failed', system: 'moviesir', error: error.message }))
     }
 
     async function stop(): Promise<void> {

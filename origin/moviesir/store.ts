@@ -81,7 +81,7 @@ const giveBackScript = `if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then 
 return 0`
 
 /** The store on a Redis. A command that takes longer than `commandMs` fails with 503: nothing waits for a server that hangs. */
-export function createRedisStore(url: string, { prefix = 'moviesir:', commandMs = 500 } = {}): Store {
+export function createRedisStore(url: string, { prefix = 'moviesir:', commandMs = 2_000 } = {}): Store {
   const redis = new Redis(url, {
     keyPrefix: prefix,
     commandTimeout: commandMs,

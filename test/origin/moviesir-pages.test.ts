@@ -159,6 +159,16 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     await page.getByRole('button', { name: '보내기' }).click()
     await page.getByText('오늘 1,000번 중 999번 남았습니다.').waitFor()
 
+    await page.getByRole('button', { name: '규칙' }).click()
+    await page.getByLabel('무엇을 막을까요?').selectOption('장르')
+    await page.getByLabel('값').fill('Horror')
+    await page.getByRole('button', { name: '추가' }).click()
+    await page.getByText('장르: Horror').waitFor()
+    await page.getByText(/규칙이 영화 \d+편을 막고 있습니다/).waitFor()
+    page.once('dialog', (dialog) => void dialog.accept())
+    await page.getByRole('button', { name: '삭제' }).click()
+    await page.getByText('아직 규칙이 없습니다').waitFor()
+
     await page.getByRole('button', { name: '요청 기록' }).click()
     await page.getByRole('cell', { name: 'POST /v1/recommend' }).waitFor()
     await page.getByRole('button', { name: '대시보드' }).click()

@@ -74,6 +74,13 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       Object.assign(providers.person, someone())
     })
 
+    /** Whatever was sent or answered in this run that is nobody else's business. */
+    const secrets = new Set<string>()
+    const keepSecrets = (values: Record<string, unknown> | undefined, names: RegExp) => {
+      for (const [name, value] of Object.entries(values ?? {}))
+        if (names.test(name) && typeof value === 'string' && value.length >= 6) secrets.add(value)
+    }
+
     async function ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}) {
       const answer = await fetch(server.url + path, {
         method,
@@ -83,7 +90,11 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       const text = await answer.text()
       const isJson = answer.headers.get('content-type')?.includes('json')
       const cookies = Object.fromEntries(answer.headers.getSetCookie().map((line) => splitCookie(line)))
-      return { status: answer.status, headers: answer.headers, body: isJson ? JSON.parse(text) : text, cookies }
+      const parsed = isJson ? JSON.parse(text) : text
+      keepSecrets(body as Record<string, unknown>, /password$|^code$|^state$/)
+      if (isJson) keepSecrets(parsed, /^access_token$|^api_key$/)
+      keepSecrets(cookies, /token$|ticket$/)
+      return { status: answer.status, headers: answer.headers, body: parsed, cookies }
     }
 
     const withCookies = (cookies: Record<string, string>) => ({
@@ -186,6 +197,21 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
           for (const [, file] of page.body.matchAll(/(?:src|href)="(swagger.*?)"/g))
             expect((await ask('GET', `/${file}`)).status).toBe(200)
         }
+      })
+
+      it.each([
+        ['GET', '/movies/1'],
+        ['GET', '/users/me'],
+        ['POST', '/users'],
+        ['GET', '/recommendation/1'],
+        ['POST', '/registration/'],
+        ['POST', '/auth/signup/send-code'],
+        ['POST', '/auth/forgot-password'],
+        ['POST', '/passwordResets'],
+      ])('answers what old clients ask and nobody serves with 404: %s %s', async (method, path) => {
+        const { status, headers, body } = await ask(method, path, method === 'POST' ? {} : undefined)
+        expect([status, body]).toEqual([404, { detail: 'Not Found' }])
+        expect(headers.get('content-type')).toContain('application/json')
       })
 
       it('lets every web origin call, without credentials', async () => {
@@ -499,6 +525,24 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         const rows = await database.sql`select from b2c.user_onboarding_answers where user_id = ${viewer.user_id}`
         expect(rows).toHaveLength(0)
       })
+
+      it('is told to be gone at a login with its password, for 30 days, and can be made anew at once', async () => {
+        const { email, nickname, ...viewer } = await makeViewer()
+        await viewer.delete('/mypage/account', { password })
+        const login = (given: string) => ask('POST', '/auth/login', { email, password: given })
+        const gone = await login(password)
+        expect([gone.status, gone.body]).toEqual([403, { detail: '탈퇴한 회원입니다' }])
+        expect((await login('wrong horse')).status).toBe(401)
+        const [kept] = await database.sql<
+          { row: string }[]
+        >`select string_agg(w::text, '') as row from b2c.withdrawals w`
+        expect(kept!.row).not.toContain(nickname)
+        await database.sql`update b2c.withdrawals set expires_at = now()`
+        expect((await login(password)).status).toBe(401)
+        await database.sql`update b2c.withdrawals set expires_at = now() + interval '1 day'`
+        await signUp(nickname)
+        expect((await login(password)).status).toBe(200)
+      })
     })
 
     describe('companies', () => {
@@ -561,19 +605,39 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect((await company.delete(`/b2b/api-keys/${id}`)).status).toBe(204)
       })
 
+      it('have twenty keys at most, of a hundred that are made at once; one of a hundred deletes each', async () => {
+        const company = await makeCompany()
+        const hundred = <T>(work: () => Promise<T>) => Promise.all(Array.from({ length: 100 }, work))
+        const made = await hundred(() => company.post('/b2b/api-keys', { name: 'k' }))
+        const keys = made.filter(({ status }) => status === 201)
+        expect(keys).toHaveLength(20)
+        expect(new Set(keys.map(({ body }) => body.api_key)).size).toBe(20)
+        expect(made.filter(({ status }) => status === 409)).toHaveLength(80)
+        const gone = await hundred(() => company.delete(`/b2b/api-keys/${keys[0]!.body.id}`))
+        expect(gone.filter(({ status }) => status === 204)).toHaveLength(1)
+        expect(gone.filter(({ status }) => status === 404)).toHaveLength(99)
+      })
+
       it('reset a password with a mailed code, once', async () => {
         const { email } = await makeCompany()
         expect((await ask('POST', '/b2b/auth/forgot-password', { email: 'nobody@example.com' })).status).toBe(200)
         expect((await ask('POST', '/b2b/auth/forgot-password', { email })).status).toBe(200)
         const reset = { email, code: resetCode(email), new_password: 'another horse' }
         expect((await ask('POST', '/b2b/auth/reset-password', { ...reset, code: 'x' })).status).toBe(400)
-        expect((await ask('POST', '/b2b/auth/reset-password', reset)).status).toBe(200)
-        expect((await ask('POST', '/b2b/auth/reset-password', reset)).status).toBe(400)
+        const resets = await Promise.all(
+          Array.from({ length: 100 }, () => ask('POST', '/b2b/auth/reset-password', reset)),
+        )
+        expect(resets.filter(({ status }) => status === 200)).toHaveLength(1)
+        expect(resets.filter(({ status }) => status === 400)).toHaveLength(99)
       })
 
       it('are on plans that only an admin changes', async () => {
         const [company, admin] = [await makeCompany(), await makeCompany()]
-        expect((await company.get('/b2b/admin/companies')).status).toBe(403)
+        for (const refused of [
+          await company.get('/b2b/admin/companies'),
+          await company.patch(`/b2b/admin/companies/${company.id}`, { plan: 'ENTERPRISE' }),
+        ])
+          expect([refused.status, refused.body]).toEqual([403, { detail: '관리자만 사용할 수 있습니다' }])
         await database.sql`update b2b.companies set is_admin = true where company_id = ${admin.id}`
         const changed = await admin.patch(`/b2b/admin/companies/${company.id}`, { plan: 'PRO' })
         expect(changed.body.plan).toBe('PRO')
@@ -587,6 +651,119 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect((await company.delete('/b2b/me')).status).toBe(204)
         expect((await company.get('/b2b/me')).status).toBe(401)
         expect((await call(api_key)).status).toBe(401)
+      })
+    })
+
+    describe('rules of a company', () => {
+      const factsOf = new Map(films.map((film) => [film.movie_id, film]))
+      const shownBy = ({ body }: { body: Body }) =>
+        [...body.data.track_a.movies, ...body.data.track_b.movies].map(({ movie_id }: Body) => factsOf.get(movie_id)!)
+
+      async function makeCaller() {
+        const company = await makeCompany()
+        const { api_key } = (await company.post('/b2b/api-keys', { name: 'k' })).body
+        const rule = (filter_type: string, filter_value?: string) =>
+          company.post('/b2b/content-rules', { filter_type, filter_value })
+        return { ...company, rule, recommend: (body: object = {}) => call(api_key, body), key: api_key as string }
+      }
+
+      it('block films, genres, words of titles and low ratings in each of its calls, and in nobody else’s', async () => {
+        const [caller, other] = [await makeCaller(), await makeCaller()]
+        const film = shownBy(await caller.recommend())[0]!
+        expect(await caller.rule('ID', String(film.movie_id))).toMatchObject({
+          status: 201,
+          body: { filter_type: 'ID' },
+        })
+        await caller.rule('GENRE', 'Horror')
+        await caller.rule('KEYWORD', 'STAR')
+        await caller.rule('MIN_RATING', '6.5')
+        await caller.rule('ADULT')
+        const { body } = await caller.get('/b2b/content-rules')
+        expect(body.rules).toHaveLength(5)
+        expect(body.blocked_movies).toBeGreaterThan(100)
+        for (const trouble of ['none', 'excludes nothing'] as const) {
+          engine.state.trouble = trouble
+          const answer = await caller.recommend({ available_time: 480 })
+          for (const { movie_id, genres, title, vote_average } of shownBy(answer)) {
+            expect(movie_id).not.toBe(film.movie_id)
+            expect(genres).not.toContain('Horror')
+            expect(title).not.toMatch(/star/i)
+            expect(vote_average).toBeGreaterThanOrEqual(6.5)
+          }
+          const { movies, total_runtime } = answer.body.data.track_a
+          expect(total_runtime).toBe(movies.reduce((sum: number, { runtime }: Body) => sum + runtime, 0))
+        }
+        engine.state.trouble = 'excludes nothing'
+        const single = await call(caller.key, { target_runtime: film.runtime }, '/v1/recommend_single')
+        expect(single.body.data.movie?.movie_id).not.toBe(film.movie_id)
+        expect(shownBy(await other.recommend())).toContainEqual(film)
+      })
+
+      it('go when they are deleted, by their own company only', async () => {
+        const [caller, other] = [await makeCaller(), await makeCaller()]
+        const { id } = (await caller.rule('GENRE', 'Drama')).body
+        expect((await other.delete(`/b2b/content-rules/${id}`)).status).toBe(404)
+        expect((await other.get('/b2b/content-rules')).body).toEqual({ rules: [], blocked_movies: 0 })
+        expect((await caller.delete(`/b2b/content-rules/${id}`)).status).toBe(204)
+        expect((await caller.get('/b2b/content-rules')).body.blocked_movies).toBe(0)
+      })
+
+      it.each([
+        ['ID', '999999'],
+        ['ID', 'x'],
+        ['GENRE', 'horror'],
+        ['KEYWORD', ' a '],
+        ['ADULT', 'no'],
+        ['MIN_RATING', '11'],
+        ['MIN_RATING', 'NaN'],
+        ['OTHER', 'x'],
+      ])('are about what exists: not %s %s', async (type, value) => {
+        expect((await (await makeCaller()).rule(type, value)).status).toBe(422)
+      })
+
+      it('are fifty at most and each there once, of a hundred that are added at once', async () => {
+        const caller = await makeCaller()
+        const same = await Promise.all(Array.from({ length: 10 }, () => caller.rule('MIN_RATING', '7')))
+        expect(same.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, ...Array(9).fill(409)])
+        const others = await Promise.all(Array.from({ length: 100 }, (_, n) => caller.rule('KEYWORD', `word ${n}`)))
+        expect(others.filter(({ status }) => status === 201)).toHaveLength(49)
+        expect((await caller.get('/b2b/content-rules')).body.rules).toHaveLength(50)
+      })
+
+      it('do not show its user the same film again until nothing else is left', async () => {
+        const [caller, other] = [await makeCaller(), await makeCaller()]
+        const wanted = { available_time: 300, client_user_id: 'mina@airline.example' }
+        const first = shownBy(await caller.recommend(wanted))
+        const second = shownBy(await caller.recommend(wanted))
+        expect(first.length * second.length).toBeGreaterThan(0)
+        expect(second.filter((film) => first.includes(film))).toEqual([])
+        for (const answer of [
+          await caller.recommend({ available_time: 300, client_user_id: 'jun@airline.example' }),
+          await caller.recommend({ available_time: 300 }),
+          await other.recommend(wanted),
+        ])
+          expect(shownBy(answer)).toEqual(first)
+
+        const short = films.filter(({ runtime }) => runtime <= 80).map(({ movie_id }) => movie_id)
+        await database.sql`update b2b.guest_sessions set shown_movie_ids = ${short}`
+        const brief = { available_time: 80 }
+        expect(shownBy(await caller.recommend({ ...wanted, ...brief }))).toEqual(shownBy(await caller.recommend(brief)))
+      })
+
+      it('remember what its users were shown for seven days, without their names, and whoever calls at once', async () => {
+        const caller = await makeCaller()
+        const wanted = { available_time: 130, client_user_id: 'mina@airline.example' }
+        const answers = await Promise.all(Array.from({ length: 10 }, () => caller.recommend(wanted)))
+        const [kept] = await database.sql<{ shown: number[]; row: string }[]>`
+          select shown_movie_ids as shown, guest_sessions::text as row from b2b.guest_sessions
+          where company_id = ${caller.id}`
+        const ids = answers.flatMap((answer) => shownBy(answer)).map(({ movie_id }) => movie_id)
+        expect(kept!.shown.toSorted()).toEqual(ids.slice(0, 100).toSorted())
+        expect(kept!.row).not.toContain('mina')
+        await database.sql`update b2b.guest_sessions set expires_at = now() where company_id = ${caller.id}`
+        expect(shownBy(await caller.recommend(wanted))).toEqual(
+          shownBy(await caller.recommend({ available_time: 130 })),
+        )
       })
     })
 
@@ -797,6 +974,7 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         const company = await makeCompany()
         const { api_key, id } = (await company.post('/b2b/api-keys', { name: 'k' })).body
         await spend(id, 960)
+        engine.gather(40)
         const answers = await Promise.all(Array.from({ length: 100 }, () => call(api_key)))
         const good = answers.filter(({ status }) => status === 200)
         expect(good).toHaveLength(40)
@@ -858,6 +1036,38 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect((await company.get('/b2b/logs?start_date=2026-02-01&end_date=2026-02-02')).status).toBe(200)
       })
 
+      it('counts days from midnight to midnight in Seoul', async () => {
+        const company = await makeCompany()
+        const times = ['2026-01-31T14:59:59Z', '2026-01-31T15:00:00Z', '2026-02-01T14:59:59Z', '2026-02-01T15:00:00Z']
+        for (const at of times)
+          await database.sql`insert into b2b.api_logs
+            (company_id, key_name, request_id, endpoint, method, status_code, latency_ms, created_at)
+            values (${company.id}, 'k', 'r', '/v1/recommend', 'POST', 200, 1, ${at})`
+        const { body } = await company.get('/b2b/logs?start_date=2026-02-01&end_date=2026-02-01')
+        expect(body.logs.map(({ created_at }: Body) => created_at)).toEqual([times[2], times[1]])
+        expect(body.total).toBe(2)
+        expect((await company.get('/b2b/logs?start_date=2026-02-02')).body.total).toBe(1)
+        expect((await company.get('/b2b/logs?end_date=2026-01-31')).body.total).toBe(1)
+      })
+
+      it('gives a page of at most two hundred calls, and of the live feed a hundred', async () => {
+        const company = await makeCompany()
+        await database.sql`insert into b2b.api_logs
+          (company_id, key_name, request_id, endpoint, method, status_code, latency_ms)
+          select ${company.id}, 'k', 'r', '/v1/recommend', 'POST', 200, n from generate_series(1, 250) n`
+        expect((await company.get('/b2b/logs?limit=201')).status).toBe(422)
+        expect((await company.get('/b2b/logs?limit=200&offset=100')).body).toMatchObject({
+          logs: { length: 150 },
+          total: 250,
+        })
+        const { body: feed } = await company.get('/b2b/live-feed?limit=100')
+        expect(feed).toMatchObject({ logs: { length: 100 }, last_id: feed.logs[0].id })
+        expect((await company.get(`/b2b/live-feed?after=${feed.last_id}`)).body).toEqual({
+          logs: [],
+          last_id: feed.last_id,
+        })
+      })
+
       async function spend(keyId: number, calls: number): Promise<void> {
         const { createDatabaseStore, createRedisStore } = await import('#origin/moviesir/store.ts')
         const { createQuotas } = await import('#origin/moviesir/companies/quotas.ts')
@@ -868,13 +1078,19 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
       }
     })
 
-    it('writes no password, token, key or code of a sign-up into its log, but for the mails of development', async () => {
-      const { cookies } = await signUp()
-      const lines = logged.filter(({ event }) => event !== 'mail').map((entry) => JSON.stringify(entry))
-      const text = lines.join('\n')
-      for (const value of [password, ...Object.values(cookies).filter(({ length }) => length > 8)])
-        expect(text).not.toContain(value)
-      expect(text).not.toMatch(/sk-moviesir-[\da-f]{8}/)
+    it('has written none of the passwords, codes, tokens and keys of all this into its log, but for the mails of development', async () => {
+      await signUp()
+      const written = logged
+        .filter(({ event }) => event !== 'mail')
+        .map((entry) => JSON.stringify(entry))
+        .join('\n')
+      expect(written).toContain('/b2b/auth/google/callback')
+      expect(secrets.size).toBeGreaterThan(100)
+      const isWritten = (value: string) =>
+        written.includes(value) && new RegExp(`(?<![\\w-])${RegExp.escape(value)}(?![\\w-])`).test(written)
+      for (const values of [secrets, providers.secrets, [secret, engineSecret, passwordHash]])
+        expect([...values].filter(isWritten)).toEqual([])
+      expect(written).not.toMatch(/sk-moviesir-[\da-f]{8}/)
     })
   })
 }

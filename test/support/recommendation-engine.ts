@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 
 /** How the stand-in misbehaves. */
-type Trouble = 'none' | 'refuses' | 'hangs' | 'nonsense'
+type Trouble = 'none' | 'refuses' | 'hangs' | 'nonsense' | 'excludes nothing'
 
 type Asked = {
   available_time?: number
@@ -23,11 +23,13 @@ type Film = { movie_id: number; runtime: number }
 export async function startEngine(films: readonly Film[]) {
   const asked: { path: string; authorization: string | undefined; body: Asked & Record<string, unknown> }[] = []
   const state: { trouble: Trouble } = { trouble: 'none' }
+  const gathering = { wanted: 0, waiting: [] as (() => void)[] }
   const server = createServer(async (request, response) => {
     const path = request.url ?? ''
     const body = JSON.parse(await readText(request))
     asked.push({ path, authorization: request.headers.authorization, body })
     if (state.trouble === 'hangs') return
+    await gathered()
     const status = state.trouble === 'refuses' ? 500 : 200
     const answer = path === '/recommend' ? toTracks(body) : toSingle(body)
     response.writeHead(status, { 'content-type': 'application/json', 'x-recommendation-tier': 'popularity' })
@@ -36,7 +38,22 @@ export async function startEngine(films: readonly Film[]) {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  return { url, asked, state, stop }
+  return { url, asked, state, gather, stop }
+
+  /** Lets the next `count` requests wait until all of them are here: that they are answered shows that they were asked at once. */
+  function gather(count: number): void {
+    gathering.wanted = count
+  }
+
+  async function gathered(): Promise<void> {
+    if (gathering.wanted === 0) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    if (gathering.waiting.push(resolve) === gathering.wanted) {
+      gathering.wanted = 0
+      for (const go of gathering.waiting.splice(0)) go()
+    }
+    return promise
+  }
 
   function toTracks({ available_time = 0, excluded_ids_a = [], excluded_ids_b = [] }: Asked) {
     const a = fill(available_time, excluded_ids_a)
@@ -52,7 +69,8 @@ export async function startEngine(films: readonly Film[]) {
     const movies: Film[] = []
     let total_runtime = 0
     for (const film of films) {
-      if (excluded.includes(film.movie_id) || total_runtime + film.runtime > minutes) continue
+      const isExcluded = excluded.includes(film.movie_id) && state.trouble !== 'excludes nothing'
+      if (isExcluded || total_runtime + film.runtime > minutes) continue
       movies.push({ ...film, ...rest })
       total_runtime += film.runtime
     }

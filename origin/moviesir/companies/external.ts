@@ -11,6 +11,8 @@ import { recommendedFilm } from '../engine.ts'
 import type { Caller } from './api-keys.ts'
 import { findCaller } from './api-keys.ts'
 import { keepCall } from './calls.ts'
+import { findBlocked } from './content-rules.ts'
+import { findShown, keepShown } from './guest-sessions.ts'
 import type { Quotas } from './quotas.ts'
 import { dailyLimits } from './quotas.ts'
 
@@ -21,23 +23,57 @@ export function declareExternal(api: OpenAPIHono<ApiEnv>, { sql, quotas, engine 
   api.openapi(healthRoute, (c) => c.json({ status: 'healthy' as const, service: 'external-api', version: 'v1' }, 200))
 
   api.openapi(recommendRoute, async (c) => {
-    const { available_time, client_user_id: _, ...wanted } = c.req.valid('json')
-    return answer(c, c.req.valid('header')['x-api-key'], async () => {
-      const { track_a, track_b, tier } = await engine.recommend({ ...wanted, available_time })
-      return { data: { track_a, track_b, algorithm: 'hybrid' as const }, tier }
+    const { client_user_id, ...wanted } = c.req.valid('json')
+    return answer(c, c.req.valid('header')['x-api-key'], async ({ company_id }) => {
+      const { blocked, shown } = await findBarred(company_id, client_user_id)
+      const recommend = async (barred: number[]) =>
+        engine.recommend({
+          ...wanted,
+          excluded_ids_a: withBarred(wanted.excluded_ids_a, barred),
+          excluded_ids_b: withBarred(wanted.excluded_ids_b, barred),
+        })
+      const isFilled = (found: Tracks) => found.track_a.movies.length > 0 && found.track_b.movies.length > 0
+      const { tier, ...tracks } = await freshIfAny({ blocked, shown, recommend, isFilled })
+      const data = {
+        track_a: withoutBlocked(tracks.track_a, blocked),
+        track_b: withoutBlocked(tracks.track_b, blocked),
+        algorithm: 'hybrid' as const,
+      }
+      const ids = [...data.track_a.movies, ...data.track_b.movies].map(({ movie_id }) => movie_id)
+      if (client_user_id) await keepShown(sql, company_id, client_user_id, ids)
+      return { data, tier }
     })
   })
 
   api.openapi(singleRoute, async (c) => {
-    const { client_user_id: _, ...wanted } = c.req.valid('json')
-    return answer(c, c.req.valid('header')['x-api-key'], async () => {
-      const { film, tier } = await engine.recommendSingle(wanted)
-      return { data: { movie: film ?? null, algorithm: 'hybrid' as const }, tier }
+    const { client_user_id, ...wanted } = c.req.valid('json')
+    return answer(c, c.req.valid('header')['x-api-key'], async ({ company_id }) => {
+      const { blocked, shown } = await findBarred(company_id, client_user_id)
+      const recommend = async (barred: number[]) =>
+        engine.recommendSingle({ ...wanted, excluded_ids: withBarred(wanted.excluded_ids, barred) })
+      const isFilled = ({ film }: Single) => film !== undefined
+      const { film, tier } = await freshIfAny({ blocked, shown, recommend, isFilled })
+      const movie = film && !blocked.includes(film.movie_id) ? film : null
+      if (client_user_id && movie) await keepShown(sql, company_id, client_user_id, [movie.movie_id])
+      return { data: { movie, algorithm: 'hybrid' as const }, tier }
     })
   })
 
+  /** What a company does not want, and what its user has seen already. */
+  async function findBarred(companyId: number, clientUserId: string | null | undefined) {
+    const [blocked, shown] = await Promise.all([
+      findBlocked(sql, companyId),
+      clientUserId ? findShown(sql, companyId, clientUserId) : [],
+    ])
+    return { blocked, shown }
+  }
+
   /** One call: who, whether there is quota, the work, the line in the log. What failed is not counted. */
-  async function answer<T>(c: Context<ApiEnv>, key: string, work: () => Promise<{ data: T; tier: string }>) {
+  async function answer<T>(
+    c: Context<ApiEnv>,
+    key: string,
+    work: (caller: Caller) => Promise<{ data: T; tier: string }>,
+  ) {
     const startedAt = performance.now()
     const caller = await findCaller(sql, key)
     if (!caller) throw new OriginError('unauthenticated', invalidKey)
@@ -48,7 +84,7 @@ export function declareExternal(api: OpenAPIHono<ApiEnv>, { sql, quotas, engine 
       throw overQuota(limit, quotas.secondsLeft())
     }
     try {
-      const { data, tier } = await work()
+      const { data, tier } = await work(caller)
       const latency_ms = await keep(c, caller, startedAt, { status: 200 })
       const meta = { latency_ms, remaining_quota: left, daily_limit: limit }
       return c.json({ success: true as const, data, meta }, 200, { 'X-Recommendation-Tier': tier, ...noStore })
@@ -70,6 +106,34 @@ export function declareExternal(api: OpenAPIHono<ApiEnv>, { sql, quotas, engine 
     await keepCall(sql, caller, { requestId: c.get('requestId'), endpoint, method, latencyMs, ...outcome })
     return latencyMs
   }
+}
+
+type Tracks = Awaited<ReturnType<Engine['recommend']>>
+type Single = Awaited<ReturnType<Engine['recommendSingle']>>
+
+type Fresh<T> = {
+  blocked: number[]
+  shown: number[]
+  recommend: (barred: number[]) => Promise<T>
+  isFilled: (found: T) => boolean
+}
+
+/** What has not been shown lately; where that leaves nothing, what has. */
+async function freshIfAny<T>({ blocked, shown, recommend, isFilled }: Fresh<T>): Promise<T> {
+  const fresh = await recommend([...shown, ...blocked])
+  return shown.length === 0 || isFilled(fresh) ? fresh : recommend(blocked)
+}
+
+// The engine takes so many; the best known of the blocked films are named, and `withoutBlocked` sees to the rest.
+const excludedMax = 1_000
+
+function withBarred(excluded: readonly number[], barred: readonly number[]): number[] {
+  return [...new Set([...excluded, ...barred])].slice(0, excludedMax)
+}
+
+function withoutBlocked({ movies }: Tracks['track_a'], blocked: readonly number[]): Tracks['track_a'] {
+  const left = movies.filter(({ movie_id }) => !blocked.includes(movie_id))
+  return { movies: left, total_runtime: left.reduce((sum, { runtime }) => sum + runtime, 0) }
 }
 
 const tags = ['external']
@@ -96,7 +160,9 @@ const genres = z
   .max(20)
   .default([])
 const otts = z.array(int32).max(50).default([])
-const clientUserId = text({ max: 200 }).nullish()
+const clientUserId = text({ max: 200 }).nullish().openapi({
+  description: 'what the caller calls its user: films shown to them in the last seven days come last',
+})
 
 const recommendIn = z
   .object({

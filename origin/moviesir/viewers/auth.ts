@@ -10,23 +10,26 @@ import type { Logins, ViewerEnv } from './logins.ts'
 import type { createSignUp } from './sign-up.ts'
 import { codeSeconds } from './sign-up.ts'
 import { findViewerLogin, toKey } from './users.ts'
+import type { Withdrawals } from './withdrawals.ts'
 
 type AuthDependencies = {
   sql: Sql
   passwords: Passwords
   logins: Logins
   signUp: ReturnType<typeof createSignUp>
+  withdrawals: Withdrawals
   isProduction: boolean
 }
 
 /** Sign-up, login and logout, under `/auth`. */
 export function declareViewerAuth(api: OpenAPIHono<ViewerEnv>, dependencies: AuthDependencies): void {
-  const { sql, passwords, logins, signUp, isProduction } = dependencies
+  const { sql, passwords, logins, signUp, withdrawals, isProduction } = dependencies
 
   api.openapi(loginRoute, async (c) => {
     const { email, password, remember_me } = c.req.valid('json')
-    const login = await findViewerLogin(sql, email)
-    const isRight = await passwords.verify(password, login?.password_hash)
+    const [login, leftWith] = await Promise.all([findViewerLogin(sql, email), withdrawals.findPasswordHash(email)])
+    const isRight = await passwords.verify(password, login?.password_hash ?? leftWith)
+    if (!login && isRight) throw new OriginError('forbidden', '탈퇴한 회원입니다')
     if (!login || !isRight) throw new OriginError('unauthenticated', '이메일 또는 비밀번호가 일치하지 않습니다')
     const { password_hash: _, ...user } = login
     await logins.start(c, user, { remember: remember_me })
@@ -107,6 +110,7 @@ const loginRoute = createRoute({
   responses: {
     200: jsonAnswer(z.object({ user: viewerOut }), 'Logged in'),
     401: refusals[401],
+    403: { ...refusals[403], description: 'The account was deleted less than 30 days ago' },
     422: refusals[422],
   },
 })

@@ -10,12 +10,14 @@ import { filmColumns, filmOut } from './films.ts'
 import type { FilmInfo } from './films.ts'
 import type { Logins, ViewerEnv } from './logins.ts'
 import { providersIn, replaceProviders } from './onboarding.ts'
-import { deleteViewer, findViewerLogin, renameViewer } from './users.ts'
+import { findViewerLogin, renameViewer } from './users.ts'
+import type { Withdrawals } from './withdrawals.ts'
 
-type MyPageDependencies = { sql: Sql; logins: Logins; passwords: Passwords }
+type MyPageDependencies = { sql: Sql; logins: Logins; passwords: Passwords; withdrawals: Withdrawals }
 
 /** What a viewer has watched, been recommended and told us, under `/mypage`. */
-export function declareMyPage(api: OpenAPIHono<ViewerEnv>, { sql, logins, passwords }: MyPageDependencies): void {
+export function declareMyPage(api: OpenAPIHono<ViewerEnv>, dependencies: MyPageDependencies): void {
+  const { sql, logins, passwords, withdrawals } = dependencies
   const middleware = logins.signedIn
 
   api.openapi({ ...watchedRoute, middleware }, async (c) => {
@@ -76,7 +78,7 @@ export function declareMyPage(api: OpenAPIHono<ViewerEnv>, { sql, logins, passwo
     const isRight = await passwords.verify(c.req.valid('json').password, login?.password_hash)
     if (!isRight) throw new OriginError('unauthenticated', '비밀번호가 일치하지 않습니다')
     await logins.end(c)
-    await deleteViewer(sql, viewer.user_id)
+    await withdrawals.withdraw(viewer.user_id)
     return c.json({ message: '탈퇴가 완료되었습니다' }, 200)
   })
 
@@ -173,6 +175,7 @@ const accountRoute = createRoute({
   path: '/mypage/account',
   tags,
   summary: 'Delete the account and every row about it.',
+  description: 'For 30 days a keyed hash of the address and the hash of the password remain, to say so at a login.',
   request: { body: jsonBody(z.object({ password: text({ max: 1_024 }) })) },
   responses: { 200: jsonAnswer(messageOut, 'Deleted'), 401: refusals[401], 422: refusals[422] },
 })

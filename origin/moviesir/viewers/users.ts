@@ -54,11 +54,6 @@ export async function renameViewer(sql: Sql, userId: string, nickname: string): 
   return count === 1
 }
 
-/** Deletes the viewer and every row about them. */
-export async function deleteViewer(sql: Sql, userId: string): Promise<void> {
-  await sql`delete from b2c.users where user_id = ${userId}`
-}
-
 export async function completeOnboarding(sql: Sql, userId: string): Promise<void> {
   await sql`update b2c.users set onboarding_completed_at = coalesce(onboarding_completed_at, now())
     where user_id = ${userId}`
