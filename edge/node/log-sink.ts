@@ -15,8 +15,12 @@ export interface LogSink {
  * a pipe takes at once (PIPE_BUF), so that no line is torn by another one.
  */
 export function createLogSink(descriptor: number, { shared = false } = {}): LogSink {
-  let waiting: string[] = []
-  let waitingLength = 0
+  const capacity = shared ? pipeBytes : batchBytes
+  /** Lines are made bytes at once: texts that wait would be copied by each collection of garbage. */
+  let filling = createBatch(capacity)
+  let spare: Batch | undefined
+  const full: Batch[] = []
+  let waiting = 0
   let dropped = 0
   let timer: NodeJS.Timeout | undefined
   let writing: Promise<void> | undefined
@@ -24,65 +28,72 @@ export function createLogSink(descriptor: number, { shared = false } = {}): LogS
   stopBlocking(descriptor)
 
   function add(line: string): void {
-    if (waitingLength > waitingMax) return void dropped++
-    waiting.push(line)
-    waitingLength += line.length
-    if (waitingLength > batchLength) start()
-    else timer ??= setTimeout(start, batchMs)
+    if (waiting > waitingMax) return void dropped++
+    // A unit of UTF-16 takes at most three bytes of UTF-8.
+    const most = line.length * 3
+    if (filling.bytes.length - filling.used < most) writeOut(most)
+    const written = filling.bytes.write(line, filling.used)
+    filling.used += written
+    filling.lines++
+    waiting += written
+    timer ??= setTimeout(onTimer, batchMs)
   }
 
-  function start(): void {
-    clearTimeout(timer)
+  function onTimer(): void {
     timer = undefined
-    writing ??= writeAll().finally(() => {
-      writing = undefined
-    })
+    writeOut(0)
   }
 
-  async function writeAll(): Promise<void> {
-    while (waiting.length > 0) {
-      const lines = waiting
-      waiting = []
-      waitingLength = 0
-      for (const batch of shared ? toPipeBatches(lines) : [lines])
-        await writeWhole(descriptor, Buffer.from(batch.join('')), () => ended).catch(() => {
-          dropped += batch.length
-        })
+  /** Begins to write what there is; the next batch has room for so many bytes. */
+  function writeOut(most: number): void {
+    if (filling.lines > 0) full.push(filling)
+    if (filling.lines > 0 || filling.bytes.length < most) {
+      filling = spare && spare.bytes.length >= most ? spare : createBatch(Math.max(capacity, most))
+      spare = undefined
     }
+    if (full.length > 0) writing ??= writeFull()
+  }
+
+  async function writeFull(): Promise<void> {
+    for (let batch = full.shift(); batch; batch = full.shift()) {
+      const { bytes, used, lines } = batch
+      waiting -= used
+      await writeWhole(descriptor, bytes.subarray(0, used), () => ended).catch(() => {
+        dropped += lines
+      })
+      batch.used = 0
+      batch.lines = 0
+      if (bytes.length === capacity) spare = batch
+    }
+    writing = undefined
   }
 
   return {
     write: add,
     dropped: () => dropped,
     flush: async () => {
-      start()
+      clearTimeout(timer)
+      writeOut(0)
       await Promise.race([writing, new Promise((resolve) => setTimeout(resolve, flushMs).unref())])
       ended = true
     },
   }
 }
 
+/** Whole lines that are written together. */
+interface Batch {
+  bytes: Buffer
+  used: number
+  lines: number
+}
+
+const createBatch = (size: number): Batch => ({ bytes: Buffer.allocUnsafeSlow(size), used: 0, lines: 0 })
+
 const batchMs = 50
 const flushMs = 1_000
-const batchLength = 32_768
+const batchBytes = 32_768
 const waitingMax = 4_194_304
-
 const pipeBytes = 4_096
-
-function toPipeBatches(lines: string[]): string[][] {
-  const batches: string[][] = []
-  let room = 0
-  for (const line of lines) {
-    const bytes = Buffer.byteLength(line)
-    if (bytes > room) {
-      batches.push([])
-      room = pipeBytes
-    }
-    batches.at(-1)?.push(line)
-    room -= bytes
-  }
-  return batches
-}
 
 /** A write to a full pipe would hold a thread, and with it the end of the process. As a socket it returns at once. */
 function stopBlocking(descriptor: number): void {
