@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, wri
 import { createServer, connect } from 'node:net'
 import type { AddressInfo, Server } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll } from 'vitest'
@@ -21,14 +21,16 @@ export interface Ran {
 
 /**
  * Runs a page as its reader would: in a folder that has the project, with one shell, with its files made when they are
- * come to. The ports that pages name are free ones here, and what programs print of them is turned back.
+ * come to. The ports that pages name are free ones here, and what programs print of them is turned back. With `ownNpm`
+ * the shell runs the scripts of `npm run -s` itself: npm costs more than most of them.
  */
-export async function runPage(blocks: Block[]): Promise<Ran[]> {
+export async function runPage(blocks: Block[], { ownNpm = false } = {}): Promise<Ran[]> {
   const folder = makeFolder()
   if (blocks.some(({ kind, text }) => kind === 'serve' && /npm start|origin\/main/.test(text)))
     await copyFreshDatabase(join(folder, '.data/postgres'))
   const ports = await findPorts()
   const shell = openShell(folder, ports)
+  if (ownNpm) await shell.run(npmInShell())
   const ran: Ran[] = []
   const servers: Job[] = []
   try {
@@ -75,6 +77,15 @@ function makeFolder(): string {
   symlinkSync(join(project, 'node_modules'), join(folder, 'node_modules'), 'junction')
   symlinkSync(compileCache, join(folder, '.compiled'), 'junction')
   return folder
+}
+
+/** `npm run -s NAME -- …` as npm would run it; all else is left to npm. */
+function npmInShell(): string {
+  const { scripts } = JSON.parse(readFileSync(join(project, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>
+  }
+  const cases = Object.entries(scripts).map(([name, script]) => `'run -s ${name} --') shift 4; ${script} "$@" ;;`)
+  return `npm() {\n  case "$1 $2 $3 $4" in\n${cases.join('\n')}\n*) command npm "$@" ;;\n  esac\n}`
 }
 
 interface Ports {
@@ -139,7 +150,7 @@ interface Shell {
 function openShell(folder: string, ports: Ports): Shell {
   const { PATH = '', HOME = '' } = process.env
   const environment = {
-    PATH,
+    PATH: `${join(project, 'node_modules/.bin')}${delimiter}${PATH}`,
     HOME,
     PORT: String(ports.of(8080)),
     npm_config_update_notifier: 'false',
