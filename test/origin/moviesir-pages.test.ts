@@ -13,6 +13,7 @@ import { noBrowser, startBrowser } from '../support/browser.ts'
 import type { TestBrowser } from '../support/browser.ts'
 import { findFreePort } from '../support/free-port.ts'
 import { startLoginProviders } from '../support/login-providers.ts'
+import { copyFreshDatabase } from '../support/fresh-database.ts'
 import { startEngine } from '../support/recommendation-engine.ts'
 
 const secret = 'd1b2c3d4e5f60718293a4b5c6d7e8f90'
@@ -32,6 +33,7 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     engine = await startEngine(films.filter(({ runtime }) => runtime <= 130))
     providers = await startLoginProviders()
     const port = await findFreePort()
+    await copyFreshDatabase(join(folder, 'postgres'))
     origins = await startOrigins({
       systems: ['moviesir'],
       dataDirectory: folder,
