@@ -16,6 +16,7 @@ const long = [
   'docs/commands',
   'browser/admin-page',
   'wire/acme',
+  'origin/moviesir-pages',
   'compose/embedded',
   'cli/workers',
   'cli/serve',
