@@ -85,6 +85,13 @@ export const limits = {
   /** Verified tokens and budgets that are remembered. */
   callersMax: 10_000,
   tenantsMax: 10_000,
+  /** Fewer films than this are compared one by one; from then on an HNSW index is built. */
+  vectorIndexFilmsMin: 100_000,
+  /** So are those that a filter leaves, when they are no more. */
+  vectorExactFilmsMax: 10_000,
+  /** Rows that the index may hand out to a filter, and at once (`hnsw.max_scan_tuples`, `hnsw.ef_search`). */
+  vectorScanTuplesMax: 40_000,
+  vectorSearchWidth: 100,
 }
 
 export type Limits = typeof limits
