@@ -7,18 +7,21 @@ import type { Callers } from './caller.ts'
 import { toErrorBody, WorkerError } from './error.ts'
 import type { DeliveryContext } from './relay/delivery.ts'
 import { Delivery, sendError } from './relay/delivery.ts'
-import { modelName } from './recommender/service.ts'
 import type { RunningRecommender } from './recommender/start.ts'
 import type { BodyLimits } from './requests/body.ts'
 import { readBody } from './requests/body.ts'
 import type { Kind } from './requests/generation.ts'
 import { readGeneration } from './requests/generation.ts'
+import type { FilmVectors } from './vectors/film-vectors.ts'
+import { readSimilar } from './vectors/similar-request.ts'
 
 export interface AppOptions {
   callers: Callers
   context: DeliveryContext
   /** What answers `/recommend`; absent where there is no database to learn from. */
-  recommender: RunningRecommender | undefined
+  recommender?: RunningRecommender
+  /** What answers `/v1/similar`; there when the recommender is. */
+  vectors?: FilmVectors
 }
 
 /** A request whose caller is known and whose body has come. */
@@ -35,7 +38,7 @@ interface Asked {
  * The worker's routes. Hono finds the row; what is relayed goes from socket to socket, without a `Request` body or a
  * `Response` in between.
  */
-export function createApp({ callers, context, recommender }: AppOptions): Hono<{ Bindings: HttpBindings }> {
+export function createApp({ callers, context, recommender, vectors }: AppOptions): Hono<{ Bindings: HttpBindings }> {
   const { chain, limits, telemetry } = context
   const app = new Hono<{ Bindings: HttpBindings }>()
 
@@ -44,6 +47,7 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
     '/v1/chat/completions': deliver('chat'),
     '/v1/completions': deliver('text'),
     '/v1/embeddings': deliver('embeddings'),
+    '/v1/similar': answerSimilar(),
     '/recommend': answerWishes('recommend'),
     '/recommend_single': answerWishes('recommendSingle'),
   }
@@ -93,7 +97,7 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
   return app
 
   /** Refuses who has no token or a body that is too large; `begin` may throw a WorkerError. */
-  function receive(bounds: BodyLimits, begin: (asked: Asked) => void) {
+  function receive(bounds: BodyLimits, begin: (asked: Asked) => void | Promise<void>) {
     return (c: { env: HttpBindings }): Response => {
       receiveFrom(c.env.incoming as IncomingMessage, c.env.outgoing as ServerResponse, bounds, begin)
       return RESPONSE_ALREADY_SENT
@@ -104,7 +108,7 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
     request: IncomingMessage,
     response: ServerResponse,
     bounds: BodyLimits,
-    begin: (asked: Asked) => void,
+    begin: (asked: Asked) => void | Promise<void>,
   ): void {
     const startedAt = context.now()
     const requestId = readRequestId(request)
@@ -129,7 +133,7 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
           return sendError(response, body, requestId)
         }
         try {
-          begin({ caller: verified, body, request, response, requestId, startedAt })
+          begin({ caller: verified, body, request, response, requestId, startedAt })?.catch(fail)
         } catch (error) {
           fail(error as Error)
         }
@@ -153,19 +157,51 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
     new Delivery(context, { generation, request, response, requestId, startedAt, deadlineAt, trace }).start()
   }
 
+  function answerSimilar() {
+    const bounds = { ...limits, bodyBytesMax: limits.wishesBytesMax }
+    return receive(bounds, async ({ caller, body, request, response, requestId, startedAt }) => {
+      if (!vectors) throw new WorkerError('not_found', 'This worker has no database (MOVIESIR_DATABASE_URL) of films')
+      const question = readSimilar(body)
+      const deadlineAt = startedAt + readTimeoutMs(request, limits.vectorDeadlineMs)
+      const authorization = request.headers.authorization ?? ''
+      const ending = new AbortController()
+      const { promise: ended, reject } = Promise.withResolvers<never>()
+      const end = (error: Error): void => {
+        ending.abort(error)
+        reject(error)
+      }
+      const late = setTimeout(
+        () => end(new WorkerError('deadline_exceeded', 'The answer was not ready in time')),
+        deadlineAt - context.now(),
+      )
+      response.on('close', () => end(clientLeft))
+      try {
+        const asked = { ...question, caller, authorization, deadlineAt, signal: ending.signal }
+        const { model, films } = await Promise.race([vectors.similar(asked), ended])
+        sendJson(response, JSON.stringify({ model, films }), requestId)
+        logAnswer('similar', 200, { model })
+      } catch (error) {
+        logAnswer('similar', error === clientLeft ? 499 : error instanceof WorkerError ? error.status : 500)
+        if (error !== clientLeft) throw error
+      } finally {
+        clearTimeout(late)
+      }
+
+      function logAnswer(kind: string, status: number, more: Record<string, unknown> = {}): void {
+        const ms = round(context.now() - startedAt)
+        const { tenant, band } = caller
+        context.log({ event: 'request', system: 'gpu-worker', requestId, tenant, band, kind, status, ...more, ms })
+      }
+    })
+  }
+
   function answerWishes(kind: 'recommend' | 'recommendSingle') {
     const bounds = { ...limits, bodyBytesMax: limits.wishesBytesMax }
     return receive(bounds, ({ caller, body, response, requestId, startedAt }) => {
       if (!recommender)
         throw new WorkerError('not_found', 'This worker has no database (MOVIESIR_DATABASE_URL) to recommend from')
       const { tier, text } = recommender[kind](body)
-      response.writeHead(200, {
-        'Content-Type': 'application/json',
-        'Content-Length': Buffer.byteLength(text),
-        'X-Request-Id': requestId,
-        'X-Recommendation-Tier': tier,
-      })
-      response.end(text)
+      sendJson(response, text, requestId, { 'X-Recommendation-Tier': tier })
       const ms = context.now() - startedAt
       telemetry.recommendation.observe({ kind, tier }, ms / 1_000)
       const { tenant } = caller
@@ -174,11 +210,28 @@ export function createApp({ callers, context, recommender }: AppOptions): Hono<{
   }
 }
 
+const clientLeft = new Error('the client has left')
+
+function sendJson(
+  response: ServerResponse,
+  text: string,
+  requestId: string,
+  headers: Record<string, string> = {},
+): void {
+  response.writeHead(200, {
+    'Content-Type': 'application/json',
+    'Content-Length': Buffer.byteLength(text),
+    'X-Request-Id': requestId,
+    ...headers,
+  })
+  response.end(text)
+}
+
 const round = (ms: number): number => Math.round(ms * 10) / 10
 
 /** How `/` and `/health` name what recommends. */
 function toModel(recommender: RunningRecommender | undefined): { version: string; model: string } {
-  return { version: String(recommender?.state().version ?? 'none'), model: recommender ? modelName : 'none' }
+  return { version: String(recommender?.state().version ?? 'none'), model: recommender?.state().model ?? 'none' }
 }
 
 const requestIdPattern = /^[\w.:-]{1,128}$/

@@ -43,6 +43,18 @@ export class WorkerError extends Error {
   }
 }
 
+/** The refusal of a worker that was asked over the wire; of one that has other words, that it failed. */
+export function toWorkerError(status: number, body: unknown, retryAfter: string | null): WorkerError {
+  const { code, message } = (body as { error?: { code?: unknown; message?: unknown } } | null)?.error ?? {}
+  const retryAfterSeconds = retryAfter !== null && /^\d{1,5}$/.test(retryAfter) ? Number(retryAfter) : undefined
+  if (isCode(code) && typeof message === 'string')
+    return new WorkerError(code, message, { ...(retryAfterSeconds !== undefined && { retryAfterSeconds }) })
+  const isTheirs = status >= 400 && status < 500
+  return new WorkerError(isTheirs ? 'upstream_invalid' : 'upstream_failed', `Its server answered ${status}`)
+}
+
+const isCode = (code: unknown): code is WorkerErrorCode => typeof code === 'string' && Object.hasOwn(facts, code)
+
 /** The body of a refusal, as OpenAI's clients read it. */
 export function toErrorBody({ code, message, param = undefined }: WorkerError): string {
   return JSON.stringify({ error: { message, type: facts[code].type, param: param ?? null, code } })

@@ -92,6 +92,19 @@ export const limits = {
   /** Rows that the index may hand out to a filter, and at once (`hnsw.max_scan_tuples`, `hnsw.ef_search`). */
   vectorScanTuplesMax: 40_000,
   vectorSearchWidth: 100,
+  /** Searches at once on a PostgreSQL server. */
+  vectorSearchesMax: 4,
+  /** What a search may take, where the caller says nothing of it. */
+  vectorDeadlineMs: 5_000,
+  /** Share of the searches by the index that are done again exactly, to know what it misses. */
+  vectorMonitorShare: 0.01,
+  /** A text that is to be embedded is cut to this. */
+  textBytesMax: 1_600,
+  /** Texts of one request for vectors, what it may take, and how often it is made. */
+  embedBatchMax: 32,
+  embedTimeoutMs: 60_000,
+  embedAttemptsMax: 6,
+  embedBackoffMaxMs: 30_000,
 }
 
 export type Limits = typeof limits

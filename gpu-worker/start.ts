@@ -3,6 +3,7 @@ import { OriginError } from '#origin/kit/error.ts'
 import type { EmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import type { Listening } from '#origin/kit/serve.ts'
 import { serve } from '#origin/kit/serve.ts'
+import { issueWorkerToken } from '#origin/kit/worker-tokens.ts'
 import { createBudget } from './admission/budget.ts'
 import type { SharedBudget } from './admission/shared-budget.ts'
 import { createSharedBudget } from './admission/shared-budget.ts'
@@ -12,11 +13,12 @@ import { isPrivate } from './config.ts'
 import type { GpuWorkerConfig } from './config.ts'
 import type { Limits } from './limits.ts'
 import { limits as ownLimits } from './limits.ts'
-import { createChain } from './providers/chain.ts'
+import { createChain, toQueueBounds } from './providers/chain.ts'
 import type { Delivery, DeliveryContext } from './relay/delivery.ts'
 import type { FirstTraining } from './recommender/start.ts'
 import { startRecommender } from './recommender/start.ts'
 import { createTelemetry } from './telemetry.ts'
+import { createFilmVectors } from './vectors/film-vectors.ts'
 
 interface StartOptions {
   config: GpuWorkerConfig
@@ -44,15 +46,18 @@ export async function startGpuWorker(options: StartOptions): Promise<RunningGpuW
   const now = (): number => performance.now()
   const chain = createChain({ config, limits, now, log })
   const open = new Set<Delivery>()
-  const recommender = databaseUrl || embedded ? startRecommender({ databaseUrl, embedded, log, training }) : undefined
-  const telemetry = createTelemetry(chain, () => open.size, recommender)
+  const telemetry = createTelemetry(chain, () => open.size)
+  const url = Promise.withResolvers<string>()
+  url.promise.catch(() => 'nobody may wait for it')
+  const recommending = databaseUrl || embedded ? startRecommending(url.promise) : undefined
   const budget = openBudget(config, limits, log)
   const context: DeliveryContext = { chain, budget, telemetry, limits, now, log, open }
   const callers = createCallers(config.secret, limits, Date.now)
-  const app = createApp({ callers, context, recommender })
+  const app = createApp({ callers, context, ...recommending })
   try {
     await Promise.all([budget.ready, ...chain.map((provider) => provider.start())])
     const listening = await listen(app, config)
+    url.resolve(listening.url)
     // Every caller needs a token; still, whoever can reach the address can try.
     if (!isPrivate(config.host))
       log({
@@ -80,7 +85,29 @@ export async function startGpuWorker(options: StartOptions): Promise<RunningGpuW
   async function close(): Promise<void> {
     telemetry.stop()
     budget.close()
-    await Promise.all([recommender?.stop(), ...chain.map((provider) => provider.close())])
+    url.reject(new Error('the worker stops'))
+    await recommending?.recommender.stop()
+    await Promise.all([recommending?.vectors.stop(), ...chain.map((provider) => provider.close())])
+  }
+
+  function startRecommending(ownUrl: Promise<string>) {
+    const { embeddingModel: model, secret } = config
+    const caller = { tenant: 'recommender', band: 'batch' } as const
+    const authorize = async (): Promise<string> => `Bearer ${await issueWorkerToken(secret, caller)}`
+    const vectors = createFilmVectors({
+      databaseUrl,
+      embedded,
+      embedding: model === undefined ? undefined : { model, url: ownUrl, authorize },
+      bounds: toQueueBounds(config),
+      limits,
+      telemetry,
+      now,
+      log,
+    })
+    const recommender = startRecommender({ databaseUrl, embedded, vectors, log, training })
+    telemetry.watchLine('vectors', vectors.search.pool)
+    telemetry.watchRecommender(recommender.state)
+    return { recommender, vectors }
   }
 }
 

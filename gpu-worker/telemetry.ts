@@ -1,27 +1,29 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import type { RunningRecommender } from './recommender/start.ts'
+import type { Pool } from './admission/pool.ts'
 import type { Provider } from './providers/provider.ts'
+import type { Recommender } from './recommender/service.ts'
 import type { Registry } from './metrics.ts'
 import { createRegistry } from './metrics.ts'
 
 const operationSeconds = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 const firstTokenSeconds = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 const perTokenSeconds = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5]
+const recallShares = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1]
 const tokenCounts = Array.from({ length: 14 }, (_, power) => 4 ** power)
 
 /** What is counted: OpenTelemetry's names for generative AI (semantic conventions 1.40), and the worker's own. */
 export type Telemetry = ReturnType<typeof createTelemetry>
 
-export function createTelemetry(
-  chain: readonly Provider[],
-  open: () => number,
-  recommender: RunningRecommender | undefined,
-) {
+/** What is counted of searches for films. */
+export type VectorTelemetry = Pick<Telemetry, 'admission' | 'queue' | 'search' | 'recall' | 'short'>
+
+export function createTelemetry(chain: readonly Provider[], open: () => number) {
   const registry: Registry = createRegistry()
   const loop = monitorEventLoopDelay({ resolution: 10 })
   loop.enable()
-  const perLane = (read: (lane: Provider['pool']['lanes'][number]) => number) => () =>
-    chain.flatMap(({ name, pool }) =>
+  const lines: { name: string; pool: Pool }[] = [...chain]
+  const perLane = (read: (lane: Pool['lanes'][number]) => number) => () =>
+    lines.flatMap(({ name, pool }) =>
       pool.lanes.map((lane) => ({ labels: { provider: name, server: lane.name }, value: read(lane) })),
     )
 
@@ -42,7 +44,7 @@ export function createTelemetry(
     perLane(({ usable }) => Number(usable)),
   )
   registry.gauge('worker_waiting_requests', 'Requests that wait for a slot.', () =>
-    chain.map(({ name, pool }) => ({ labels: { provider: name }, value: pool.waiting().requests })),
+    lines.map(({ name, pool }) => ({ labels: { provider: name }, value: pool.waiting().requests })),
   )
   registry.gauge('worker_eventloop_delay_seconds', 'How late timers are, since the last look.', () => {
     const values = [0.5, 0.99].map((share) => ({
@@ -53,18 +55,21 @@ export function createTelemetry(
     return values
   })
 
-  if (recommender) {
-    registry.gauge('recommender_films', 'Films that can be recommended.', () => [
-      { labels: {}, value: recommender.state().films },
-    ])
-    registry.gauge('recommender_model_version', 'Version of the model that serves; 0 before the first.', () => [
-      { labels: {}, value: recommender.state().version ?? 0 },
-    ])
-  }
-
   return {
     toText: () => registry.toText(),
     stop: () => void loop.disable(),
+    /** Counts what waits and runs in a line that is no provider's. */
+    watchLine(name: string, pool: Pool): void {
+      lines.push({ name, pool })
+    },
+    watchRecommender(state: Recommender['state']): void {
+      registry.gauge('recommender_films', 'Films that can be recommended.', () => [
+        { labels: {}, value: state().films },
+      ])
+      registry.gauge('recommender_model_version', 'Version of the model that serves; 0 before the first.', () => [
+        { labels: {}, value: state().version ?? 0 },
+      ])
+    },
     duration: registry.histogram(
       'gen_ai_server_request_duration_seconds',
       'From the request to the end of its answer.',
@@ -92,6 +97,17 @@ export function createTelemetry(
       'From the request to its tracks or film, by how much was known of the viewer.',
       firstTokenSeconds,
     ),
+    search: registry.histogram(
+      'worker_vector_search_seconds',
+      'A search for films in its slot, by how it was done.',
+      firstTokenSeconds,
+    ),
+    recall: registry.histogram(
+      'worker_vector_recall_at_10',
+      'Of the ten nearest films the share that the index finds, of some searches.',
+      recallShares,
+    ),
+    short: registry.counter('worker_vector_short_total', 'Searches for which the index found too few.'),
     admission: registry.counter('worker_admission_total', 'What became of requests at the door.'),
     attempts: registry.counter('worker_upstream_attempts_total', 'Attempts, by provider and how they ended.'),
     resumed: registry.counter('worker_resumed_total', 'Streams that went on at another server.'),

@@ -1,4 +1,5 @@
 import type { Log } from '#origin/kit/api.ts'
+import type { QueueBounds } from '../admission/queue.ts'
 import type { GpuWorkerConfig } from '../config.ts'
 import type { Limits } from '../limits.ts'
 import { createAnthropic } from './anthropic.ts'
@@ -16,7 +17,7 @@ interface ChainOptions {
 
 /** The providers in the order in which they are asked. */
 export function createChain({ config, limits, now, log }: ChainOptions): Provider[] {
-  const bounds = { requestsMax: config.queueRequests, tokensMax: config.queueTokens, bytesMax: config.queueBytes }
+  const bounds = toQueueBounds(config)
   const create: Record<ProviderName, () => Provider> = {
     vllm: () =>
       createVllm({
@@ -53,3 +54,10 @@ export function createChain({ config, limits, now, log }: ChainOptions): Provide
   }
   return config.providers.map((name) => create[name]())
 }
+
+/** What may wait in a line. */
+export const toQueueBounds = ({ queueRequests, queueTokens, queueBytes }: GpuWorkerConfig): QueueBounds => ({
+  requestsMax: queueRequests,
+  tokensMax: queueTokens,
+  bytesMax: queueBytes,
+})

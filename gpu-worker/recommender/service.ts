@@ -2,12 +2,13 @@ import { z } from 'zod'
 import type { Log } from '#origin/kit/api.ts'
 import type { Sql } from '#origin/kit/database.ts'
 import { WorkerError } from '../error.ts'
+import { readJsonBody } from '../requests/json-body.ts'
+import type { FilmVectors } from '../vectors/film-vectors.ts'
 import { toReady } from './model.ts'
 import type { Random } from './random.ts'
 import type { Shelf, Tier } from './recommend.ts'
 import { recommend, recommendSingle, toShelf } from './recommend.ts'
 import { readFilms, readModel } from './store.ts'
-import { lexicalVectors } from './text-vectors.ts'
 
 /** What the engine answers: the text of the answer, and how much it knew of the viewer. */
 type Recommendation = { tier: Tier; text: string }
@@ -19,18 +20,23 @@ export type Recommender = {
   recommendSingle(body: Buffer): Recommendation
   /** Looks for new films and a newer model, and changes over at once. False while there are no films. */
   refresh(): Promise<boolean>
-  /** Films that can be recommended, and the version of the model; undefined before the first was learned. */
-  state(): { films: number; version: number | undefined }
+  /** Films that can be recommended, the version of the model (undefined before the first was learned) and its name. */
+  state(): { films: number; version: number | undefined; model: string }
 }
 
-type RecommenderOptions = { sql: Sql; log: Log; random?: Random; today?: () => Date }
-
-/** How the model of the recommender is called. */
-export const modelName = 'lexical+iALS+EASE'
+type RecommenderOptions = {
+  sql: Sql
+  /** What the texts of films are compared by. */
+  vectors: Pick<FilmVectors, 'of'>
+  log: Log
+  random?: Random
+  today?: () => Date
+}
 
 /** Recommends from memory; the database is asked for films and models only, so that it may be away for a while. */
 export function createRecommender({
   sql,
+  vectors,
   log,
   random = Math.random,
   today = () => new Date(),
@@ -38,19 +44,24 @@ export function createRecommender({
   let shelf: Shelf | undefined
   /** The films of the shelf, as they were read. */
   let known = ''
+  let textModel = 'lexical'
   return {
     recommend(body) {
-      const request = read(recommendIn, body)
+      const request = readJsonBody(recommendIn, body)
       const { tier, ...tracks } = recommend(takeShelf(), request, random)
       return { tier, text: JSON.stringify(tracks) }
     },
     recommendSingle(body) {
-      const request = read(singleIn, body)
+      const request = readJsonBody(singleIn, body)
       const { film = null, tier } = recommendSingle(takeShelf(), request, random)
       return { tier, text: JSON.stringify(film) }
     },
     refresh,
-    state: () => ({ films: shelf?.films.length ?? 0, version: shelf?.model?.version }),
+    state: () => ({
+      films: shelf?.films.length ?? 0,
+      version: shelf?.model?.version,
+      model: `${textModel}+iALS+EASE`,
+    }),
   }
 
   function takeShelf(): Shelf {
@@ -63,30 +74,13 @@ export function createRecommender({
     if (films.length === 0) return false
     const newer = await readModel(sql, shelf?.model?.version)
     const content = JSON.stringify(films)
-    if (!newer && content === known) return true
-    const texts = films.map(
-      ({ title, genres, tags, overview }) => `${title} ${genres.join(' ')} ${tags.join(' ')} ${overview}`,
-    )
-    const vectors = shelf && content === known ? shelf.vectors : lexicalVectors(texts)
-    shelf = toShelf(films, vectors, today(), newer ? toReady(newer) : shelf?.model)
+    const texts = vectors.of(films, content)
+    if (!newer && content === known && texts.vectors === shelf?.vectors) return true
+    shelf = toShelf(films, texts.vectors, today(), newer ? toReady(newer) : shelf?.model)
     known = content
+    textModel = texts.model
     if (newer) log({ event: 'model', system: 'recommender', version: newer.version, films: newer.films.length })
     return true
-  }
-}
-
-function read<S extends z.ZodType>(schema: S, body: Buffer): z.output<S> {
-  const result = schema.safeParse(toJson(body))
-  if (result.success) return result.data
-  const param = result.error.issues[0]?.path.join('.')
-  throw new WorkerError('invalid_request', z.prettifyError(result.error), { ...(param && { param }) })
-}
-
-function toJson(body: Buffer): unknown {
-  try {
-    return JSON.parse(body.toString())
-  } catch {
-    throw new WorkerError('invalid_request', 'The body is not JSON')
   }
 }
 

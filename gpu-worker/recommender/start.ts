@@ -2,6 +2,7 @@ import type { Log } from '#origin/kit/api.ts'
 import { openDatabase } from '#origin/kit/database.ts'
 import type { EmbeddedPostgres } from '#origin/kit/embedded-postgres.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
+import type { FilmVectors } from '../vectors/film-vectors.ts'
 import type { Recommender } from './service.ts'
 import { createRecommender } from './service.ts'
 import { migrations } from './store.ts'
@@ -14,6 +15,7 @@ export type FirstTraining = Pick<TrainOptions, 'settings' | 'generatedUsers'> & 
 type StartOptions = {
   databaseUrl: string | undefined
   embedded: EmbeddedPostgres | undefined
+  vectors: FilmVectors
   log: Log
   training?: FirstTraining
 }
@@ -35,12 +37,14 @@ const waitMs = 1_000
  * every second. Where nothing was ever trained it recommends by popularity and trains in a thread of its own; from then
  * on it looks for newer models every half minute.
  */
-export function startRecommender({ databaseUrl, embedded, log, training }: StartOptions): RunningRecommender {
+export function startRecommender(options: StartOptions): RunningRecommender {
+  const { databaseUrl, embedded, vectors, log, training } = options
   const { afterMs = learnAfterMs, ...how } = training ?? {}
   const startedAt = performance.now()
   const database = openDatabase({ name: 'recommender', url: databaseUrl, embedded, connectionsMax: 2 })
   const { sql } = database
-  const recommender = createRecommender({ sql, log })
+  const recommender = createRecommender({ sql, vectors, log })
+  vectors.onBetter(() => void refresh())
   const stopping = new AbortController()
   let isMigrated = false
   let failure = ''

@@ -1,5 +1,14 @@
+import type { Film } from './film.ts'
+
 /** One vector of `dimension` per text, each of length 1. */
 export type Vectors = { dimension: number; values: Float32Array }
+
+/** With the vector of another text, by the same weights. */
+export type LexicalVectors = Vectors & { toVector(text: string): Float32Array }
+
+/** What a film is compared by: title (year). genres. tags. overview. */
+export const toFilmText = ({ title, release_date, genres, tags, overview }: Film): string =>
+  `${title} (${release_date.slice(0, 4)}). ${genres.join(', ')}. ${tags.join(', ')}. ${overview}`
 
 /** Length of a vector: what the column of the database takes. */
 const vectorDimension = 1_024
@@ -9,21 +18,27 @@ const vectorDimension = 1_024
  * `dimension` places with a sign (feature hashing, Weinberger et al. 2009), weighted by how rare it is among the texts
  * (idf). It knows spelling, not meaning.
  */
-export function lexicalVectors(texts: readonly string[], dimension = vectorDimension): Vectors {
+export function lexicalVectors(texts: readonly string[], dimension = vectorDimension): LexicalVectors {
   const terms = texts.map(toTerms)
   const documents = new Map<string, number>()
   for (const list of terms) for (const term of new Set(list)) documents.set(term, (documents.get(term) ?? 0) + 1)
+  const weightOf = (term: string): number => Math.log((1 + texts.length) / (1 + (documents.get(term) ?? 0)))
   const values = new Float32Array(texts.length * dimension)
-  for (const [index, list] of terms.entries()) {
-    const vector = values.subarray(index * dimension, (index + 1) * dimension)
+  for (const [index, list] of terms.entries()) place(list, values.subarray(index * dimension, (index + 1) * dimension))
+  return { ...normaliseRows({ dimension, values }), toVector }
+
+  function toVector(text: string): Float32Array {
+    const vector = new Float32Array(dimension)
+    place(toTerms(text), vector)
+    return normaliseRows({ dimension, values: vector }).values
+  }
+
+  function place(list: readonly string[], vector: Float32Array): void {
     for (const term of list) {
       const hash = fnv1a(term)
-      const weight = Math.log((1 + texts.length) / (1 + documents.get(term)!))
-      vector[hash % dimension]! += (hash & 0x10000 ? 1 : -1) * weight
+      vector[hash % dimension]! += (hash & 0x10000 ? 1 : -1) * weightOf(term)
     }
-    normalise(vector)
   }
-  return { dimension, values }
 }
 
 /** The cosine of one text to each. */
@@ -39,11 +54,16 @@ export function cosines({ dimension, values }: Vectors, index: number): Float64A
   return result
 }
 
-function normalise(vector: Float32Array): void {
-  let squares = 0
-  for (const value of vector) squares += value * value
-  const length = Math.sqrt(squares) || 1
-  for (let i = 0; i < vector.length; i += 1) vector[i]! /= length
+/** Brings each vector to length 1, in place; one of nothing stays so. */
+export function normaliseRows(vectors: Vectors): Vectors {
+  const { dimension, values } = vectors
+  for (let start = 0; start < values.length; start += dimension) {
+    let squares = 0
+    for (let at = start; at < start + dimension; at += 1) squares += values[at]! * values[at]!
+    const length = Math.sqrt(squares) || 1
+    for (let at = start; at < start + dimension; at += 1) values[at]! /= length
+  }
+  return vectors
 }
 
 function toTerms(text: string): string[] {

@@ -62,6 +62,10 @@ describe('the configuration', () => {
     [{ VLLM_URL: 'localhost:9000' }, 'VLLM_URL: must list addresses'],
     [{ LLM_PROVIDER: 'vlm' }, 'LLM_PROVIDER: must list some of'],
     [{ LLM_PROVIDER: 'vllm,demo', VLLM_URL: 'http://127.0.0.1:9' }, 'LLM_PROVIDER: demo stands alone'],
+    [
+      { LLM_PROVIDER: 'openai', OPENAI_API_KEY: 'k', OPENAI_MODEL: 'm', GPU_WORKER_EMBEDDING_MODEL: 'e' },
+      'GPU_WORKER_EMBEDDING_MODEL: no provider of LLM_PROVIDER gives vectors',
+    ],
     [{ LLM_PROVIDER: 'demo', NODE_ENV: 'production' }, 'LLM_PROVIDER: demo is no model, and this is production'],
   ])('%j is refused: %s', (environment, fault) => {
     expect(read(environment)).toThrow(fault)

@@ -23,6 +23,9 @@ for (const { name, missing, open } of engines) {
     let database: Database
     let service: Awaited<ReturnType<typeof startGpuWorker>>
     const logged: Record<string, unknown>[] = []
+    const vectors = () => logged.filter(({ event }) => event === 'vectors')
+    /** Where films are searched. */
+    let place: 'the database' | 'memory'
 
     const start = () =>
       startGpuWorker({
@@ -40,6 +43,8 @@ for (const { name, missing, open } of engines) {
     beforeAll(async () => {
       running = await open()
       database = running.connect()
+      const [vector] = await database.sql`select 1 from pg_available_extensions where name = 'vector'`
+      place = vector ? 'the database' : 'memory'
       service = await start()
     }, 60_000)
     afterAll(async () => {
@@ -106,6 +111,50 @@ for (const { name, missing, open } of engines) {
       expect(single.film?.runtime).toBeLessThanOrEqual(100)
     })
 
+    it('finds films that are like a film or a text, as far as the filter lets them through', async () => {
+      await expect.poll(vectors, { timeout: 20_000 }).toMatchObject([{ model: 'lexical', in: place }])
+      const like = await ask('/v1/similar', { film_id: 2292, limit: 5 })
+      expect([like.status, like.body.model, like.body.films.length]).toEqual([200, 'lexical', 5])
+      expect(like.body.films.map(({ movie_id }: { movie_id: number }) => movie_id)).not.toContain(2292)
+      const { title } = like.body.films[0]
+      const filter = { year_min: 1995, year_max: 2005, runtime_max: 110, genres: ['Comedy'] }
+      const byText = await ask('/v1/similar', { text: title, filter })
+      expect(byText.body.films).toHaveLength(10)
+      for (const film of byText.body.films) {
+        expect(film).toMatchObject({ genres: expect.arrayContaining(['Comedy']), likeness: expect.any(Number) })
+        expect(film.runtime).toBeLessThanOrEqual(110)
+        expect(film.release_date).toMatch(/^(199[5-9]|200[0-5])/)
+      }
+      expect((await ask('/v1/similar', { text: title, limit: 1 })).body.films[0].title).toBe(title)
+    }, 30_000)
+
+    it('says what is wrong with what it is asked for', async () => {
+      for (const [body, param] of [
+        [{}, null],
+        [{ text: 'x', film_id: 1 }, null],
+        [{ text: ' ' }, 'text'],
+        [{ film_id: 1, limit: 101 }, 'limit'],
+        [{ film_id: 1, filter: { years: [2000] } }, 'filter'],
+        [{ film_id: 1, filter: { genres: [] } }, 'filter.genres'],
+      ] as const)
+        expect(await ask('/v1/similar', body)).toMatchObject({
+          status: 400,
+          body: { error: { code: 'invalid_request', param } },
+        })
+      expect(await ask('/v1/similar', { film_id: 999_999 })).toMatchObject({
+        status: 404,
+        body: { error: { code: 'not_found', param: 'film_id', message: 'There is no film 999999' } },
+      })
+      expect((await ask('/v1/similar', { film_id: 1 }, '')).status).toBe(401)
+    })
+
+    it('says once, in words, that a server has no pgvector', () => {
+      const said = logged.filter(({ event }) => event === 'no pgvector')
+      if (place === 'the database') return expect(said).toEqual([])
+      expect(said).toHaveLength(1)
+      expect(said[0]?.['message']).toMatch(/^films are searched in memory: pgvector is not on this PostgreSQL server/)
+    })
+
     it('refuses callers without a good token, and bodies that are wrong', async () => {
       expect((await ask('/recommend', {}, '')).status).toBe(401)
       expect((await ask('/recommend', {}, await issue('x'.repeat(32)))).status).toBe(401)
@@ -141,11 +190,16 @@ for (const { name, missing, open } of engines) {
     }, 60_000)
 
     it('recommends from memory when the database is gone, and says that it is not ready', async () => {
+      await expect.poll(vectors, { timeout: 20_000 }).toHaveLength(2)
       await database.close()
       await running.close()
       expect(await ask('/ready')).toMatchObject({ status: 503, body: { reasons: ['the database does not answer'] } })
       expect(await ask('/health')).toMatchObject({ status: 200 })
       expect(await ask('/recommend', {})).toMatchObject({ status: 200 })
+      const asked = await ask('/v1/similar', { film_id: 2292 })
+      expect(asked).toMatchObject(
+        place === 'memory' ? { status: 200 } : { status: 503, body: { error: { code: 'upstream_unavailable' } } },
+      )
     })
   })
 }

@@ -7,6 +7,13 @@ import { openFilmTable, preparePgvector } from '#gpu-worker/vectors/film-table.t
 import type { FilmFilter } from '#gpu-worker/vectors/plan.ts'
 import { choosePlan, estimateShare, toHistogram, yearOf } from '#gpu-worker/vectors/plan.ts'
 import { limits } from '#gpu-worker/limits.ts'
+import { readGpuWorkerConfig } from '#gpu-worker/config.ts'
+import { startGpuWorker } from '#gpu-worker/start.ts'
+import { applyMigrations } from '#origin/kit/migrations.ts'
+import { issueWorkerToken } from '#origin/kit/worker-tokens.ts'
+import { migrations as movieSirMigrations } from '#origin/moviesir/start.ts'
+import type { VllmDouble } from '../support/vllm/double.ts'
+import { startVllmDouble } from '../support/vllm/double.ts'
 import type { RunningEngine } from '../origin/engines.ts'
 import { engines } from '../origin/engines.ts'
 
@@ -97,20 +104,23 @@ const question = (other: Partial<Question>): Question => ({
   ...other,
 })
 
+let running: RunningEngine
+let database: Database
+beforeAll(async () => {
+  running = await engines[0]!.open()
+  database = running.connect()
+}, 60_000)
+afterAll(async () => {
+  await database.close()
+  await running.close()
+})
+
 describe('vectors on the embedded database', () => {
-  let running: RunningEngine
-  let database: Database
   let table: FilmTable
   beforeAll(async () => {
-    running = await engines[0]!.open()
-    database = running.connect()
     expect(await preparePgvector(database.sql)).toEqual({ version: expect.stringMatching(/^0\.\d+/) })
     table = await openFilmTable(database.sql, { model: 'a', dimension, bounds: limits })
     await table.write(films)
-  }, 60_000)
-  afterAll(async () => {
-    await database.close()
-    await running.close()
   })
 
   it('writes what differs and removes what is gone', async () => {
@@ -184,15 +194,15 @@ describe('vectors on the embedded database', () => {
 const [, server] = engines
 describe.skipIf(server!.missing)(`vectors on ${server!.name}`, () => {
   it('are searched with pgvector, or it is said how to get it', async () => {
-    const running = await server!.open()
-    const database = running.connect()
+    const other = await server!.open()
+    const { sql, close } = other.connect()
     try {
-      const prepared = await preparePgvector(database.sql)
+      const prepared = await preparePgvector(sql)
       if ('missing' in prepared) {
         console.log(`searches on a PostgreSQL server are not tested here: ${prepared.missing}`)
         return expect(prepared.missing).toMatch(/^pgvector is not on this PostgreSQL server; install it/)
       }
-      const table = await openFilmTable(database.sql, { model: 'a', dimension, bounds: limits })
+      const table = await openFilmTable(sql, { model: 'a', dimension, bounds: limits })
       await table.write(films)
       expect(await table.buildIndex()).toBe(true)
       const of = toVector()
@@ -203,8 +213,104 @@ describe.skipIf(server!.missing)(`vectors on ${server!.name}`, () => {
         expect((await table.explain(question({ of, filter, plan: 'hnsw' }))).join('\n')).toContain('_nearest')
       }
     } finally {
-      await database.close()
-      await running.close()
+      await close()
+      await other.close()
     }
   }, 60_000)
+})
+
+describe('a worker with a model for texts', () => {
+  const secret = 'c1b2c3d4e5f60718293a4b5c6d7e8f90'
+  const catalogue = 150
+  let double: VllmDouble
+  let service: Awaited<ReturnType<typeof startGpuWorker>>
+  const logged: Record<string, unknown>[] = []
+  const eventsOf = (name: string) => logged.filter(({ event }) => event === name)
+
+  const start = () =>
+    startGpuWorker({
+      config: readGpuWorkerConfig({
+        GPU_WORKER_SECRET: secret,
+        GPU_WORKER_PORT: '0',
+        VLLM_URL: double.url,
+        GPU_WORKER_EMBEDDING_MODEL: 'bge-m3',
+      }),
+      embedded: running.embedded,
+      log: (entry) => logged.push(entry),
+      limits: { probeMs: 50 },
+      training: { afterMs: 3_600_000 },
+    })
+
+  beforeAll(async () => {
+    double = await startVllmDouble({ vectorLength: 160, vectorFailures: 1 })
+    await applyMigrations(database.sql, movieSirMigrations)
+    await database.sql`
+      insert into public.movies
+        (movie_id, title, runtime, genres, tags, release_date, vote_average, vote_count, overview)
+      select n, 'Film ' || n, 90, '{Drama,Comedy}', '{quiet}', '2001-06-01', 7, 100, 'word' || n || ' word' || n % 7
+      from generate_series(1, ${catalogue}::int) n`
+    service = await start()
+  }, 60_000)
+  afterAll(async () => {
+    await service.stop()
+    await double.kill()
+  })
+
+  async function ask(path: string, body?: unknown) {
+    const authorization = `Bearer ${await issueWorkerToken(secret, { tenant: 'test' })}`
+    const answer = await fetch(service.url + path, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: { 'content-type': 'application/json', authorization },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    })
+    return { status: answer.status, body: await answer.json() }
+  }
+
+  it('embeds each film once, in batches, through the worker’s own line', async () => {
+    await expect
+      .poll(() => ask('/health'), { timeout: 30_000 })
+      .toMatchObject({
+        body: { model: 'bge-m3+iALS+EASE' },
+      })
+    const [refused, ...batches] = double.embedded
+    expect(batches[0]).toEqual(refused)
+    expect(batches.map(({ length }) => length)).toEqual([32, 32, 32, 32, 22])
+    expect(batches[0]![0]).toBe('Film 1 (2001). Drama, Comedy. quiet. word1 word1')
+    expect(eventsOf('request').filter(({ kind }) => kind === 'embeddings')[0]).toMatchObject({
+      tenant: 'recommender',
+      band: 'batch',
+    })
+    expect(eventsOf('embedding').at(-1)).toMatchObject({ model: 'bge-m3', done: catalogue, of: catalogue })
+    expect(eventsOf('vectors')).toMatchObject([{ model: 'bge-m3', dimension: 160, in: 'the database' }])
+  }, 40_000)
+
+  it('finds films by a text that the model embeds for its caller', async () => {
+    const { status, body } = await ask('/v1/similar', {
+      text: 'Film 40 2001 drama comedy quiet word40 word5',
+      limit: 3,
+    })
+    expect([status, body.model, body.films.length]).toEqual([200, 'bge-m3', 3])
+    expect(body.films[0]).toMatchObject({ movie_id: 40, title: 'Film 40' })
+    expect(double.embedded.at(-1)).toHaveLength(1)
+    const asked = eventsOf('request').filter(({ kind, tenant }) => kind === 'embeddings' && tenant === 'test')
+    expect(asked).toHaveLength(1)
+  })
+
+  it('embeds after a restart only what has changed', async () => {
+    await service.stop()
+    double.embedded.length = 0
+    logged.length = 0
+    await database.sql`update public.movies set overview = 'another' where movie_id = 7`
+    service = await start()
+    await expect.poll(() => eventsOf('vectors').length, { timeout: 20_000 }).toBe(1)
+    expect(double.embedded).toEqual([['Film 7 (2001). Drama, Comedy. quiet. another']])
+    const [kept] = await database.sql`select count(*)::int as texts from vectors.texts where model = 'bge-m3'`
+    expect(kept).toEqual({ texts: catalogue + 1 })
+  }, 30_000)
+
+  it('finds what is like a film while the model is away, and says so of a text', async () => {
+    await double.terminate()
+    expect((await ask('/v1/similar', { film_id: 7 })).body.films).toHaveLength(10)
+    expect(await ask('/v1/similar', { text: 'anything' })).toMatchObject({ status: expect.toBeOneOf([502, 503]) })
+  })
 })

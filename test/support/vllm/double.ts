@@ -16,6 +16,8 @@ export interface VllmDouble {
   knobs: Knobs
   /** One for each request that asked for tokens, oldest first. */
   records: RequestRecord[]
+  /** The texts of each request for vectors. */
+  embedded: string[][]
   running(): number
   waiting(): number
   /** Resolves when nothing runs or waits. */
@@ -51,6 +53,7 @@ export async function startVllmDouble(given: Partial<Knobs> = {}, atPort = 0): P
   let server = createServer()
   let port = atPort
   let staleMetrics: string | undefined
+  const embedded: string[][] = []
   const idleWaiters: (() => void)[] = []
   engine.settle = (generation) => {
     engine.running.delete(generation)
@@ -157,12 +160,17 @@ export async function startVllmDouble(given: Partial<Knobs> = {}, atPort = 0): P
         encoding_format?: string
       }
       const texts = typeof input === 'string' ? [input] : input
+      embedded.push(texts)
+      if (knobs.vectorFailures > 0) {
+        knobs.vectorFailures -= 1
+        return sendJson(response, 503, wire.errorBody(503, 'Service Unavailable', 'The server is busy.'))
+      }
       const counts = texts.map((text) => createTokenizer(false).encode(text).length)
       const prompt_tokens = counts.reduce((sum, count) => sum + count, 0)
       const data = texts.map((text, index) => ({
         index,
         object: 'embedding',
-        embedding: toVector(text, encoding_format),
+        embedding: toVector(text, knobs.vectorLength, encoding_format),
       }))
       const usage = { prompt_tokens, total_tokens: prompt_tokens, completion_tokens: 0, prompt_tokens_details: null }
       sendJson(
@@ -201,6 +209,7 @@ export async function startVllmDouble(given: Partial<Knobs> = {}, atPort = 0): P
     },
     knobs,
     records: engine.records,
+    embedded,
     running: () => engine.running.size,
     waiting: () => engine.waiting.length,
     async idle() {
@@ -285,8 +294,14 @@ const toMetricValues = (engine: Engine): wire.MetricValues => ({
 })
 
 /** Eight numbers, or their little-endian floats in base64. */
-function toVector(text: string, format: string | undefined): number[] | string {
-  const vector = Array.from({ length: 8 }, (_, index) => Math.sin(text.length + index))
+/** Texts with words in common get vectors that are near each other. */
+function toVector(text: string, length: number, format: string | undefined): number[] | string {
+  const vector = Array.from({ length }, () => 0.01)
+  for (const word of text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []) {
+    let hash = 2_166_136_261
+    for (let at = 0; at < word.length; at++) hash = Math.imul(hash ^ word.charCodeAt(at), 16_777_619) >>> 0
+    for (let index = 0; index < length; index++) vector[index]! += Math.sin(hash + index * (1 + (hash % 7)))
+  }
   return format === 'base64' ? Buffer.from(new Float32Array(vector).buffer).toString('base64') : vector
 }
 

@@ -49,6 +49,10 @@ export interface Knobs {
   priorityScheduling: boolean
   /** Every chunk says the usage, asked or not. */
   forceIncludeUsage: boolean
+  /** Length of the vectors of texts. */
+  vectorLength: number
+  /** So many requests for vectors are answered with 503 first. */
+  vectorFailures: number
 }
 
 export const defaultKnobs: Knobs = {
@@ -75,6 +79,8 @@ export const defaultKnobs: Knobs = {
   apiKey: undefined,
   priorityScheduling: false,
   forceIncludeUsage: false,
+  vectorLength: 8,
+  vectorFailures: 0,
 }
 
 /** What became of one request. */
