@@ -18,6 +18,8 @@ export interface TlsOrder {
   mode: 'full' | 'resumed' | 'kept' | 'HTTP/2'
   /** How many work at once. */
   lanes: number
+  /** The key exchange that is offered; all that OpenSSL has when absent, the hybrid with ML-KEM first. */
+  group?: 'X25519'
 }
 
 process.on('message', (order: TlsOrder) => {
@@ -46,21 +48,29 @@ interface Under {
   session: Buffer | undefined
 }
 
-const tlsOptions = (port: number) =>
-  ({ port, host: '127.0.0.1', servername: host, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] }) as const
+const tlsOptions = ({ port, group }: TlsOrder) => ({
+  port,
+  host: '127.0.0.1',
+  servername: host,
+  rejectUnauthorized: false,
+  ALPNProtocols: ['http/1.1'],
+  ...(group && { ecdhCurve: group }),
+})
 
 const toRequest = (path: string, fields = ''): string => `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n${fields}\r\n`
 
-async function getSession({ port, path }: TlsOrder): Promise<Buffer> {
-  const socket = connect(tlsOptions(port))
+async function getSession(order: TlsOrder): Promise<Buffer> {
+  const { path } = order
+  const socket = connect(tlsOptions(order))
   socket.end(toRequest(path, 'Connection: close\r\n'))
   const [session] = (await once(socket, 'session')) as [Buffer]
   socket.destroy()
   return session
 }
 
-async function connectAndAsk({ port, path, bodyLength }: TlsOrder, { done, session }: Under): Promise<void> {
-  const socket = connect({ ...tlsOptions(port), ...(session && { session }) })
+async function connectAndAsk(order: TlsOrder, { done, session }: Under): Promise<void> {
+  const { path, bodyLength } = order
+  const socket = connect({ ...tlsOptions(order), ...(session && { session }) })
   socket.write(toRequest(path, 'Connection: close\r\n'))
   const wasReused = once(socket, 'secureConnect').then(() => socket.isSessionReused())
   await readAnswer(socket, bodyLength)
@@ -69,8 +79,9 @@ async function connectAndAsk({ port, path, bodyLength }: TlsOrder, { done, sessi
   done.units++
 }
 
-async function askAgain({ port, path, bodyLength }: TlsOrder, { done, endsAt }: Under): Promise<void> {
-  const socket = connect(tlsOptions(port))
+async function askAgain(order: TlsOrder, { done, endsAt }: Under): Promise<void> {
+  const { path, bodyLength } = order
+  const socket = connect(tlsOptions(order))
   try {
     while (performance.now() < endsAt) {
       socket.write(toRequest(path))
