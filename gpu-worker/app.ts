@@ -252,7 +252,8 @@ const unauthenticated = (): WorkerError =>
 
 /** Why requests should go elsewhere for now. */
 function toReasons({ chain, limits, open }: DeliveryContext): string[] {
-  const reasons = chain.map((provider) => provider.readiness())
+  const speaking = chain.filter(({ kinds }) => kinds.includes('chat'))
+  const reasons = speaking.map((provider) => provider.readiness())
   const full = chain.filter(({ pool }) => pool.isFull()).map(({ name }) => `the queue of ${name} is full`)
   const busy = open.size >= limits.inFlightMax ? ['too many requests are open'] : []
   return [...(reasons.every((reason) => reason !== undefined) ? reasons : []), ...full, ...busy].filter(

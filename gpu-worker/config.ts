@@ -57,6 +57,7 @@ const settings = {
   anthropicKey: { from: ['ANTHROPIC_API_KEY'], schema: z.string().optional() },
   anthropicUrl: { from: ['ANTHROPIC_BASE_URL'], schema: urlSetting.default('https://api.anthropic.com') },
   anthropicModel: { from: ['ANTHROPIC_MODEL'], schema: z.string().optional() },
+  embeddingUrls: { from: ['GPU_WORKER_EMBEDDING_URL'], schema: urlsSetting },
   embeddingModel: { from: ['GPU_WORKER_EMBEDDING_MODEL'], schema: z.string().max(200).optional() },
   demoInProduction: { from: ['LLM_DEMO_IN_PRODUCTION'], schema: z.enum(['0', '1']).default('0') },
   nodeEnvironment: { from: ['NODE_ENV'], schema: z.string().default('development') },
@@ -109,11 +110,14 @@ function findProviderFaults(config: Read): string[] {
         ? ['LLM_PROVIDER: demo is no model, and this is production; LLM_DEMO_IN_PRODUCTION=1 says that it is meant']
         : [],
   }
-  const cannotEmbed = config.providers.every((name) => name === 'openai' || name === 'anthropic')
+  const canEmbed =
+    config.embeddingUrls.length > 0 || config.providers.some((name) => name === 'vllm' || name === 'demo')
   return [
     ...config.providers.flatMap((name) => needs[name]),
-    ...(config.embeddingModel !== undefined && cannotEmbed
-      ? ['GPU_WORKER_EMBEDDING_MODEL: no provider of LLM_PROVIDER gives vectors of texts; vllm does']
+    ...(config.embeddingModel !== undefined && !canEmbed
+      ? [
+          'GPU_WORKER_EMBEDDING_MODEL: no provider of LLM_PROVIDER gives vectors; GPU_WORKER_EMBEDDING_URL names who does',
+        ]
       : []),
   ]
 }

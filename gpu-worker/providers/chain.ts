@@ -2,6 +2,7 @@ import type { Log } from '#origin/kit/api.ts'
 import type { QueueBounds } from '../admission/queue.ts'
 import type { GpuWorkerConfig } from '../config.ts'
 import type { Limits } from '../limits.ts'
+import type { Kind } from '../requests/generation.ts'
 import { createAnthropic } from './anthropic.ts'
 import { createDemo } from './demo.ts'
 import { createOpenAi } from './openai.ts'
@@ -18,20 +19,22 @@ interface ChainOptions {
 /** The providers in the order in which they are asked. */
 export function createChain({ config, limits, now, log }: ChainOptions): Provider[] {
   const bounds = toQueueBounds(config)
+  // Of two models only one gives vectors that can be compared: no other stands in for it.
+  const hasOwn = config.embeddingUrls.length > 0
+  const kinds: Kind[] = hasOwn ? ['chat', 'text'] : ['chat', 'text', 'embeddings']
+  const shared = {
+    apiKey: config.vllmApiKey,
+    sequencesMax: config.vllmSequencesMax,
+    cacheTokens: config.vllmCacheTokens,
+    secret: config.secret,
+    bounds,
+    limits,
+    now,
+    log,
+  }
   const create: Record<ProviderName, () => Provider> = {
-    vllm: () =>
-      createVllm({
-        urls: config.vllmUrls,
-        apiKey: config.vllmApiKey,
-        sequencesMax: config.vllmSequencesMax,
-        cacheTokens: config.vllmCacheTokens,
-        kinds: ['chat', 'text', 'embeddings'],
-        secret: config.secret,
-        bounds,
-        limits,
-        now,
-        log,
-      }),
+    vllm: () => createVllm({ name: 'vllm', urls: config.vllmUrls, kinds, ...shared }),
+    embeddings: () => createVllm({ name: 'embeddings', urls: config.embeddingUrls, kinds: ['embeddings'], ...shared }),
     openai: () =>
       createOpenAi({
         url: config.openaiUrl,
@@ -50,9 +53,10 @@ export function createChain({ config, limits, now, log }: ChainOptions): Provide
         limits,
         now,
       }),
-    demo: () => createDemo({ bounds, limits, now }),
+    demo: () => createDemo({ kinds, bounds, limits, now }),
   }
-  return config.providers.map((name) => create[name]())
+  const names: ProviderName[] = [...config.providers, ...(hasOwn ? (['embeddings'] as const) : [])]
+  return names.map((name) => create[name]())
 }
 
 /** What may wait in a line. */

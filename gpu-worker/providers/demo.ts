@@ -2,12 +2,14 @@ import { createPool } from '../admission/pool.ts'
 import { createPredictor } from '../admission/predict.ts'
 import type { QueueBounds } from '../admission/queue.ts'
 import type { Limits } from '../limits.ts'
+import type { Kind } from '../requests/generation.ts'
 import { createRetryBudget } from '../relay/retry-budget.ts'
 import type { Provider } from './provider.ts'
 import { pathOf } from './provider.ts'
 import type { Exchange, Order, Sink, Upstream } from './upstream.ts'
 
 interface DemoOptions {
+  kinds: readonly Kind[]
   bounds: QueueBounds
   limits: Limits
   now: () => number
@@ -18,7 +20,7 @@ interface DemoOptions {
 const demoModel = 'demo'
 
 /** A stand-in for a model: it says that it is one, and answers the same to the same. */
-export function createDemo({ bounds, limits, now, gapMs = 15 }: DemoOptions): Provider {
+export function createDemo({ kinds, bounds, limits, now, gapMs = 15 }: DemoOptions): Provider {
   const lane = {
     name: 'demo',
     requestsMax: 64,
@@ -36,7 +38,7 @@ export function createDemo({ bounds, limits, now, gapMs = 15 }: DemoOptions): Pr
   return {
     name: 'demo',
     external: false,
-    kinds: ['chat', 'text', 'embeddings'],
+    kinds,
     pool: createPool({ name: 'demo', lanes: [lane], bounds, limits, now }),
     predictor: createPredictor(),
     retries: createRetryBudget(limits, now),

@@ -6,7 +6,8 @@ import type { ResumePoint } from '../relay/resume.ts'
 import type { Generation, Kind } from '../requests/generation.ts'
 import type { Order, Upstream } from './upstream.ts'
 
-export type ProviderName = 'vllm' | 'openai' | 'anthropic' | 'demo'
+/** `embeddings` are vLLM servers of a model for vectors. */
+export type ProviderName = 'vllm' | 'openai' | 'anthropic' | 'demo' | 'embeddings'
 
 /** A source of tokens: one or more servers that give the same answers. */
 export interface Provider {

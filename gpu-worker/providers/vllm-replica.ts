@@ -21,6 +21,8 @@ interface Options {
   url: string
   apiKey: string | undefined
   lane: Lane
+  /** It gives vectors and no tokens. */
+  embeds: boolean
   /** The size of its cache was configured. */
   ownsCacheTokens: boolean
   limits: Limits
@@ -28,7 +30,8 @@ interface Options {
   onChange(state: string): void
 }
 
-export function createVllmReplica({ url, apiKey, lane, ownsCacheTokens, limits, now, onChange }: Options): VllmReplica {
+export function createVllmReplica(options: Options): VllmReplica {
+  const { url, apiKey, lane, embeds, ownsCacheTokens, limits, now, onChange } = options
   const headers: Record<string, string> = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }
   let model: Model | undefined
   /** 'unknown' until it has been asked; 'unproven' until it has generated something. */
@@ -72,17 +75,30 @@ export function createVllmReplica({ url, apiKey, lane, ownsCacheTokens, limits, 
     if (size > 0 && !ownsCacheTokens) lane.tokensMax = size * limits.cacheShare
   }
 
-  /** One token, greedy: after a start or a wake the weights must be right, not only there. */
   async function prove(): Promise<void> {
+    if (embeds) await proveVector()
+    else await proveToken()
+    provenAt = now()
+    failures = 0
+    become('ready')
+  }
+
+  /** One token, greedy: after a start or a wake the weights must be right, not only there. */
+  async function proveToken(): Promise<void> {
     const body = JSON.stringify({ model: model?.id, prompt: '1, 2, 3,', max_tokens: 1, temperature: 0 })
     const answer = JSON.parse(await ask('POST', '/v1/completions', body, limits.canaryTimeoutMs)) as {
       choices?: { finish_reason?: string }[]
     }
     const finish = answer.choices?.[0]?.finish_reason
     if (finish !== 'stop' && finish !== 'length') throw new Error(`a canary ended with ${finish}`)
-    provenAt = now()
-    failures = 0
-    become('ready')
+  }
+
+  async function proveVector(): Promise<void> {
+    const body = JSON.stringify({ model: model?.id, input: '1, 2, 3' })
+    const answer = JSON.parse(await ask('POST', '/v1/embeddings', body, limits.canaryTimeoutMs)) as {
+      data?: { embedding?: unknown[] }[]
+    }
+    if (!answer.data?.[0]?.embedding?.length) throw new Error('a canary has no vector')
   }
 
   async function ask(

@@ -16,12 +16,13 @@ import type { VllmReplica } from './vllm-replica.ts'
 import { createVllmReplica } from './vllm-replica.ts'
 
 export interface VllmOptions {
+  name: 'vllm' | 'embeddings'
   urls: readonly string[]
   apiKey: string | undefined
   sequencesMax: number
   /** Undefined: as many as each server says. */
   cacheTokens: number | undefined
-  /** Where vectors come from; from the same servers when absent. */
+  /** What the model is for; whatever it is, it has to show that it can. */
   kinds: readonly Kind[]
   /** What cache salts are made with. */
   secret: string
@@ -33,7 +34,7 @@ export interface VllmOptions {
 
 /** vLLM servers of one model, each with slots and a cache that are promised here, so that none queues inside it. */
 export function createVllm(options: VllmOptions): Provider {
-  const { urls, apiKey, sequencesMax, cacheTokens, secret, bounds, limits, now, log } = options
+  const { name, kinds, urls, apiKey, sequencesMax, cacheTokens, secret, bounds, limits, now, log } = options
   const replicas = new Map<Lane, VllmReplica & { upstream: Upstream }>()
   for (const url of urls) {
     const lane: Lane = {
@@ -46,13 +47,14 @@ export function createVllm(options: VllmOptions): Provider {
       saturated: false,
     }
     const onChange = (state: string): void => {
-      log({ event: 'replica', provider: 'vllm', replica: lane.name, state })
+      log({ event: 'replica', provider: name, replica: lane.name, state })
       pool.schedule()
     }
     const replica = createVllmReplica({
       url,
       apiKey,
       lane,
+      embeds: !kinds.includes('text'),
       ownsCacheTokens: cacheTokens !== undefined,
       limits,
       now,
@@ -60,7 +62,7 @@ export function createVllm(options: VllmOptions): Provider {
     })
     replicas.set(lane, { ...replica, upstream: createHttpUpstream(url, limits) })
   }
-  const pool = createPool({ name: 'vllm', lanes: [...replicas.keys()], bounds, limits, now })
+  const pool = createPool({ name, lanes: [...replicas.keys()], bounds, limits, now })
   const salts = createSalts(secret, limits)
   const all = [...replicas.values()]
   const headers = [
@@ -70,9 +72,9 @@ export function createVllm(options: VllmOptions): Provider {
   ]
 
   return {
-    name: 'vllm',
+    name,
     external: false,
-    kinds: options.kinds,
+    kinds,
     pool,
     predictor: createPredictor(),
     retries: createRetryBudget(limits, now),

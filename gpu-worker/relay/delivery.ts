@@ -555,9 +555,10 @@ export class Delivery {
 }
 
 /** Who knows the model by its name comes first; those behind it in the chain may stand in. */
-function toCandidates(chain: readonly Provider[], { model }: Generation): readonly Provider[] {
-  const at = chain.findIndex((provider) => provider.models().some(({ id }) => id === model))
-  return at > 0 ? chain.slice(at) : chain
+function toCandidates(chain: readonly Provider[], { kind, model }: Generation): readonly Provider[] {
+  const able = chain.filter(({ kinds }) => kinds.includes(kind))
+  const at = able.findIndex((provider) => provider.models().some(({ id }) => id === model))
+  return able.length === 0 ? chain : able.slice(Math.max(0, at))
 }
 
 const operations = { chat: 'chat', text: 'text_completion', embeddings: 'embeddings' } as const

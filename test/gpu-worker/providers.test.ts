@@ -364,3 +364,52 @@ describe('a chain', () => {
     }
   })
 })
+
+describe('a model for vectors beside the one for text', () => {
+  let chat: VllmDouble
+  let embedding: VllmDouble
+  let worker: TestWorker
+  beforeAll(async () => {
+    chat = await startVllmDouble({ tasks: 'generate' })
+    embedding = await startVllmDouble({ tasks: 'embed', model: 'bge-m3' })
+    worker = await startTestWorker({ VLLM_URL: chat.url, GPU_WORKER_EMBEDDING_URL: embedding.url })
+  })
+  afterAll(async () => {
+    await worker.stop()
+    await chat.kill()
+    await embedding.kill()
+  })
+
+  it('is asked for vectors, and the other for text', async () => {
+    const vectors = await worker.ask('/v1/embeddings', { model: 'bge-m3', input: 'a film about a gate' })
+    expect([vectors.status, vectors.headers['x-llm-provider'], vectors.body.model]).toEqual([
+      200,
+      'embeddings',
+      'bge-m3',
+    ])
+    const text = await worker.ask('/v1/chat/completions', hello)
+    expect([text.status, text.headers['x-llm-provider']]).toEqual([200, 'vllm'])
+    const models = await (
+      await fetch(`${worker.url}/v1/models`, { headers: { authorization: `Bearer ${await worker.token()}` } })
+    ).json()
+    expect(models.data.map(({ id }: { id: string }) => id)).toEqual(['kanana-8b', 'bge-m3'])
+  })
+
+  it('is proven by a vector, and is no reason not to be ready when it is away', async () => {
+    expect(embedding.embedded[0]).toEqual(['1, 2, 3'])
+    await embedding.kill()
+    const refused = await worker.ask('/v1/embeddings', { model: 'bge-m3', input: 'x' })
+    expect([502, 503]).toContain(refused.status)
+    expect((await fetch(`${worker.url}/ready`)).status).toBe(200)
+    expect((await worker.ask('/v1/chat/completions', hello)).status).toBe(200)
+    await embedding.restart()
+  })
+
+  it('has no stand-in: another model’s vectors cannot be compared with its own', async () => {
+    await chat.kill()
+    await expect.poll(async () => (await worker.ask('/v1/chat/completions', hello)).status).toBe(503)
+    await expect
+      .poll(async () => (await worker.ask('/v1/embeddings', { model: 'bge-m3', input: 'x' })).status)
+      .toBe(200)
+  })
+})

@@ -90,6 +90,8 @@ export async function startVllmDouble(given: Partial<Knobs> = {}, atPort = 0): P
       return sendJson(response, 401, JSON.stringify({ error: 'Unauthorized' }))
     const key = `${request.method} ${path}`
     const generates = key === 'POST /v1/chat/completions' || key === 'POST /v1/completions'
+    const isOther = generates ? knobs.tasks === 'embed' : key === 'POST /v1/embeddings' && knobs.tasks === 'generate'
+    if (isOther) return sendJson(response, 400, wire.errorBody(400, 'BadRequestError', wire.otherTask(path)))
     if (generates) return void generate(request, response, path === '/v1/completions' ? 'text' : 'chat', body)
     const route = routes[key]
     if (route) return route(response, body, new URL(request.url ?? '', 'http://vllm').searchParams)

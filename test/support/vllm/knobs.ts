@@ -49,6 +49,8 @@ export interface Knobs {
   priorityScheduling: boolean
   /** Every chunk says the usage, asked or not. */
   forceIncludeUsage: boolean
+  /** What its model is for. */
+  tasks: 'all' | 'generate' | 'embed'
   /** Length of the vectors of texts. */
   vectorLength: number
   /** So many requests for vectors are answered with 503 first. */
@@ -79,6 +81,7 @@ export const defaultKnobs: Knobs = {
   apiKey: undefined,
   priorityScheduling: false,
   forceIncludeUsage: false,
+  tasks: 'all',
   vectorLength: 8,
   vectorFailures: 0,
 }

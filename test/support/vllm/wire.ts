@@ -164,6 +164,9 @@ export const textBody = (
 export const errorBody = (code: number, type: string, message: string, param: string | null = null): string =>
   JSON.stringify({ error: { message, type, param, code } })
 
+export const otherTask = (path: string): string =>
+  `The model does not support ${{ '/v1/embeddings': 'Embeddings', '/v1/completions': 'Completions' }[path] ?? 'Chat Completions'} API`
+
 export const modelsBody = (model: string, created: number, lengthMax: number): string =>
   JSON.stringify({
     object: 'list',
