@@ -122,7 +122,7 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     await page.getByLabel('Email').fill('mina@example.com')
     await page.getByLabel('Password').fill('not the password')
     await page.getByRole('button', { name: 'Log in', exact: true }).click()
-    await page.getByText('이메일 또는 비밀번호가 일치하지 않습니다').waitFor()
+    await page.getByText('The email or the password is wrong').waitFor()
     await page.getByLabel('Password').fill('a long password')
     await page.getByRole('button', { name: 'Log in', exact: true }).click()
     const pick = page.getByRole('button', { name: 'Pick films' })
@@ -225,6 +225,45 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     await close()
   }, 60_000)
 
+  it('says at the door what it is in the visitor’s language, and in the other one at a click', async () => {
+    for (const name of ['', 'api.']) {
+      const { page, close } = await browser.open({ locale: 'en-GB' })
+      await page.goto(site(name))
+      const shown = () => page.locator('body').innerText()
+      expect((await shown()).replace('한국어', ''), name).not.toMatch(/[가-힣]/)
+      await page.getByRole('button', { name: '한국어' }).click()
+      expect(await shown(), name).toMatch(/[가-힣]/)
+      await page.reload()
+      await page.getByRole('button', { name: 'English' }).waitFor()
+      await close()
+    }
+  }, 60_000)
+
+  it('takes a viewer to two tracks without a mouse', async () => {
+    const { page, faults, close } = await browser.open({ locale: 'en-GB' })
+    const press = async (...keys: string[]) => {
+      for (const key of keys) await page.keyboard.press(key)
+    }
+    const focused = () =>
+      page.evaluate(() => document.activeElement?.getAttribute('name') ?? document.activeElement?.id)
+    await page.goto(site('demo.'))
+    await expect.poll(focused).toBe('email')
+    await page.keyboard.type('mina@example.com')
+    await press('Tab')
+    await page.keyboard.type('a long password')
+    await press('Enter')
+    await page.getByText('How much time have you got?').waitFor()
+    while ((await focused()) !== 'minutes') await press('Tab')
+    await press('ArrowRight', 'ArrowRight')
+    await page.getByText('2 h 40 min').waitFor()
+    while ((await focused()) !== 'genre') await press('Tab')
+    await press('Space', 'Enter')
+    await page.locator('.tracks article').first().waitFor()
+    expect(engine.asked.at(-1)?.body).toMatchObject({ available_time: 160, preferred_genres: ['Action'] })
+    expect(faults).toEqual([])
+    await close()
+  }, 60_000)
+
   it('fits a phone, in the dark too, and is worked by keyboard', async () => {
     for (const name of ['', 'demo.', 'console.', 'api.']) {
       const { page, faults, close } = await browser.open({
@@ -235,6 +274,7 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
       await page.goto(site(name))
       expect(await isWithin(page), name).toBe(true)
       await page.keyboard.press('Tab')
+      expect(await page.evaluate(() => document.documentElement.lang), name).toBe('ko')
       expect(await page.evaluate(() => document.activeElement?.tagName), name).toMatch(/^(A|BUTTON|INPUT)$/)
       expect(faults, name).toEqual([])
       await close()
