@@ -130,13 +130,17 @@ describe('the units', () => {
       expect(service.split('\n')).toContain(line)
   })
 
-  it.skipIf(!hasAnalyze)('are found right by systemd, and hardly exposed', () => {
-    const there = join(folder, 'units')
+  it.skipIf(!hasAnalyze).each([
+    ['daemun.service', []],
+    ['moviesir-backup.service', ['moviesir-backup.timer']],
+  ])('%s is found right by systemd, and hardly exposed', (unit, besides) => {
+    const there = join(folder, unit)
     cpSync(units, there, { recursive: true })
-    const file = join(there, 'daemun.service')
+    const file = join(there, unit)
     writeFileSync(file, readFileSync(file, 'utf8').replaceAll('/opt/daemun/', root))
-    const { stdout, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', file], { encoding: 'utf8' })
-    const complaints = `${stdout}${stderr}`.split('\n').filter((line) => line.includes('daemun'))
+    const files = [file, ...besides.map((name) => join(there, name))]
+    const { stdout, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...files], { encoding: 'utf8' })
+    const complaints = `${stdout}${stderr}`.split('\n').filter((line) => /daemun|moviesir/.test(line))
     expect(complaints).toEqual([])
     const exposed = spawnSync('systemd-analyze', ['security', '--offline=true', '--threshold=20', file], {
       encoding: 'utf8',

@@ -43,6 +43,10 @@ const elsewhere: Record<string, string> = {
     'needs systemd; test/cli/systemd.test.ts looks at the units',
   'sudo systemctl restart daemun   # a new version; clients wait in the sockets meanwhile':
     'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo cp /opt/daemun/compose/systemd/moviesir-backup.* /etc/systemd/system/':
+    'needs systemd; test/cli/systemd.test.ts looks at the units',
+  'sudo systemctl enable --now moviesir-backup.timer':
+    'needs systemd; test/origin/moviesir.test.ts runs what the timer starts',
   'npx wrangler deploy': 'needs an account',
 }
 

@@ -1,8 +1,14 @@
-import { createServer } from 'node:net'
+import { execFile, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { Database } from '#origin/kit/database.ts'
+import { openDatabase } from '#origin/kit/database.ts'
 import { createPasswords } from '#origin/kit/passwords.ts'
 import { createTokens } from '#origin/kit/tokens.ts'
 import { readMovieSirConfig } from '#origin/moviesir/config.ts'
@@ -16,13 +22,14 @@ import { startLoginProviders } from '../support/login-providers.ts'
 import { startEngine } from '../support/recommendation-engine.ts'
 import type { Body } from './client.ts'
 import type { RunningEngine } from './engines.ts'
-import { engines } from './engines.ts'
+import { engines, makeFolder } from './engines.ts'
 
 const secret = 'a1b2c3d4e5f60718293a4b5c6d7e8f90'
 const engineSecret = 'b1b2c3d4e5f60718293a4b5c6d7e8f90'
 const password = 'correct horse'
 const passwordHash = await createPasswords().hash(password)
 const films = await readCatalogue()
+const hasDump = spawnSync('pg_dump', ['--version']).error === undefined
 
 const stores = [
   { store: 'the database', missing: undefined, needsRedis: false },
@@ -1077,6 +1084,44 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         kept.close()
       }
     })
+
+    it.skipIf(engineKind.name.includes('embedded') || !hasDump)(
+      'is backed up and put back with every row',
+      async () => {
+        const folder = makeFolder()
+        const old = join(folder.path, 'moviesir_20200101_000000.dump')
+        writeFileSync(old, '')
+        utimesSync(old, 0, 0)
+        const { hostname, port, username, password: secretWord, pathname } = new URL(running.url!)
+        const at = { PGHOST: hostname, PGPORT: port || '5432', PGUSER: username, PGPASSWORD: secretWord }
+        const environment = { PATH: process.env['PATH'], ...at }
+        const run = promisify(execFile)
+        const script = fileURLToPath(new URL('../../compose/systemd/back-up-moviesir.sh', import.meta.url))
+        await expect(run(script, [folder.path], { env: { ...environment, PGDATABASE: 'none' } })).rejects.toThrow(
+          'none',
+        )
+        expect(readdirSync(folder.path)).toEqual(['moviesir_20200101_000000.dump'])
+
+        await run(script, [folder.path], { env: { ...environment, PGDATABASE: pathname.slice(1) } })
+        const [dump = '', ...others] = readdirSync(folder.path)
+        expect([dump, others]).toEqual([expect.stringMatching(/^moviesir_\d{8}_\d{6}\.dump$/), []])
+        expect(statSync(join(folder.path, dump)).mode & 0o777).toBe(0o600)
+
+        const copy = `copy_${crypto.randomUUID().replaceAll('-', '')}`
+        await database.sql`create database ${database.sql(copy)}`
+        await run('pg_restore', ['--dbname', copy, join(folder.path, dump)], { env: environment })
+        const restored = openDatabase({
+          name: 'test',
+          url: Object.assign(new URL(running.url!), { pathname: copy }).href,
+        })
+        const count = ({ sql }: Database) => sql`select (select count(*) from public.movies) as films,
+        (select count(*) from b2c.users) as viewers, (select count(*) from b2b.companies) as companies`
+        expect([...(await count(restored))]).toEqual([...(await count(database))])
+        await restored.close()
+        await database.sql`drop database ${database.sql(copy)} with (force)`
+        folder.remove()
+      },
+    )
 
     it('has written none of the passwords, codes, tokens and keys of all this into its log, but for the mails of development', async () => {
       await signUp()
