@@ -1,5 +1,6 @@
 import type { AlsSettings, Side } from './als.ts'
 import { createSolver, gramOf } from './als.ts'
+import { dot } from './dot.ts'
 
 /** Places a viewer among the factors by the items they took, now and without training anew. */
 export type FoldIn = (history: Int32Array) => Float32Array
@@ -20,9 +21,6 @@ export function addFactorScores(
   viewer: Float32Array,
   scores: Float64Array,
 ): void {
-  for (let item = 0; item < count; item += 1) {
-    let sum = 0
-    for (let i = 0, at = item * d; i < d; i += 1) sum += factors[at + i]! * viewer[i]!
-    scores[item]! += sum
-  }
+  const vector = Float64Array.from(viewer)
+  for (let item = 0; item < count; item += 1) scores[item]! += dot(factors, item * d, vector)
 }

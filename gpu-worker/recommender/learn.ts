@@ -1,9 +1,16 @@
 import type { AlsSettings } from './als.ts'
+import { fixedBlend } from './blend.ts'
 import { trainEase } from './ease.ts'
 import type { Film } from './film.ts'
 import { generateInteractions } from './generate.ts'
+import type { Interactions } from './interactions.ts'
 import { fromRows } from './interactions.ts'
+import { learnBlend } from './learn-blend.ts'
 import type { Model } from './model.ts'
+import { toReady } from './model.ts'
+import { toPartSources, toShelf } from './shelf.ts'
+import { split } from './split.ts'
+import { lexicalVectors, toFilmText } from './text-vectors.ts'
 import type { Features } from './train-als.ts'
 import { trainAls } from './train-als.ts'
 
@@ -16,12 +23,11 @@ export type LearnOptions = {
 
 export type Learned = { model: Omit<Model, 'version'>; interactions: number }
 
-const blendShare = 0.5
 const seed = 2_026
 
 /** Learns a model of the films from what viewers took. It computes for seconds: run it in a thread of its own. */
 export async function learn(
-  films: readonly Film[],
+  films: Film[],
   histories: readonly (readonly number[])[],
   {
     settings,
@@ -35,14 +41,29 @@ export async function learn(
   const taste = films.map(({ genres, vote_count }) => ({ genres, popularity: vote_count }))
   const generated = generatedUsers > 0 ? generateInteractions(taste, { users: generatedUsers, perUser: 60, seed }) : []
   const interactions = fromRows(films.length, [...real, ...generated])
-  const { items } = await trainAls(interactions, {
-    settings,
-    threads,
-    features: toFeatures(films),
-    onEpoch: (done, total) => onProgress('factors', done / total),
-  })
-  const ease = trainEase(interactions, { onProgress: (done) => onProgress('weights', done) })
-  const model = { films: Int32Array.from(films, ({ movie_id }) => movie_id), settings, items, ease, share: blendShare }
+  const features = toFeatures(films)
+  const teach = async (from: Interactions, epochs: number, when: string) => {
+    const { items } = await trainAls(from, {
+      settings: { ...settings, epochs },
+      threads,
+      features,
+      onEpoch: (done, total) => onProgress(`factors${when}`, done / total),
+    })
+    const ease = trainEase(from, { onProgress: (done) => onProgress(`weights${when}`, done) })
+    return { films: Int32Array.from(films, ({ movie_id }) => movie_id), settings, items, ease }
+  }
+
+  // The weights of the blend are learned where something was held back; then everything is learned from.
+  const parted = split(interactions, 0.9, seed)
+  const tried = await teach(parted.kept, Math.ceil(settings.epochs / 2), ' for the blend')
+  const shelf = toShelf(
+    films,
+    lexicalVectors(films.map(toFilmText)),
+    new Date(),
+    toReady({ ...tried, version: 0, blend: fixedBlend }),
+  )
+  const learned = learnBlend(toPartSources(shelf), parted, { seed, onProgress: (done) => onProgress('blend', done) })
+  const model = { ...(await teach(interactions, settings.epochs, '')), blend: learned }
   return { model, interactions: interactions.columns.length }
 }
 

@@ -1,22 +1,12 @@
-import { blend } from './blend.ts'
-import { addEaseScores } from './ease.ts'
+import { blend, bucketOf, fixedBlend, toParts } from './blend.ts'
+import { diversify } from './diversify.ts'
 import { fillTime } from './fill-time.ts'
 import type { Film } from './film.ts'
-import { addFactorScores } from './fold-in.ts'
-import { topOf } from './top.ts'
-import type { ReadyModel } from './model.ts'
 import type { Random } from './random.ts'
-import type { Vectors } from './text-vectors.ts'
-import { cosines } from './text-vectors.ts'
-
-/** What the engine recommends from. Replaced as a whole when films or the model change. */
-export type Shelf = {
-  films: Film[]
-  placeOf: Map<number, number>
-  vectors: Vectors
-  quality: Float64Array
-  model?: ReadyModel
-}
+import type { Shelf } from './shelf.ts'
+import { toPartSources } from './shelf.ts'
+import { topOf } from './top.ts'
+import { toUnit } from './unit.ts'
 
 /** How much was known: taste from five films or more, from fewer, genres or services only, nothing. */
 export type Tier = 'personalised' | 'fold-in' | 'segment' | 'popularity'
@@ -51,16 +41,8 @@ const modelShare = 0.7
 const candidatesMax = 300
 const genreBonus = 0.15
 const personalisedFrom = 5
-const yearMin = 2000
-const yearMax = 2025
-/** Likeness to what is already picked costs this much of the score (maximal marginal relevance, Carbonell 1998). */
-const sameness = 0.3
-
-/** Puts films on the shelf, ready to be scored. `today` is for how long a film has been collecting votes. */
-export function toShelf(films: Film[], vectors: Vectors, today: Date, model?: ReadyModel): Shelf {
-  const placeOf = new Map(films.map(({ movie_id }, place) => [movie_id, place]))
-  return { films, placeOf, vectors, quality: toQuality(films, today), model }
-}
+/** Films of a viewer that a candidate is compared with one by one: the last of them. */
+const comparedMax = 20
 
 /** Two disjoint tracks that fit the time: A of the taste one has, B of what lies beside it. */
 export function recommend(
@@ -88,79 +70,65 @@ export function recommendSingle(
 ): { film?: Recommended; tier: Tier } {
   const taste = readTaste(shelf, request)
   const { track, target_runtime: minutes } = request
-  const excluded = new Set([...request.user_movie_ids, ...request.negative_movie_ids, ...request.excluded_ids])
+  const excluded = placesIn(shelf.placeOf, [
+    ...request.user_movie_ids,
+    ...request.negative_movie_ids,
+    ...request.excluded_ids,
+  ])
   const filters = { ...request, preferred_otts: track === 'b' ? [] : request.preferred_otts }
-  const scores = score(shelf, request, taste, track)
-  const open = placesOf(shelf, filters, excluded).filter((place) => shelf.films[place]!.runtime <= minutes)
+  const { runtimes } = shelf.facts
+  const open = placesOf(shelf, filters, excluded)
   for (const least of [0.9, 0.7, 0]) {
-    const fitting = open.filter((place) => shelf.films[place]!.runtime >= least * minutes)
+    const fitting = open.filter((place) => runtimes[place]! >= least * minutes && runtimes[place]! <= minutes)
     if (fitting.length === 0) continue
-    const noisy = fitting.map((place) => scores[place]! * (0.7 + 0.6 * random()))
+    const candidates = rank(shelf, request, taste, track, fitting)
+    const noisy = candidates.map(({ value }) => value * (0.7 + 0.6 * random()))
     const [first = 0] = topOf(noisy, 1)
-    return { film: toRecommended(shelf, fitting[first]!, scores), tier: taste.tier }
+    return { film: toRecommended(shelf, candidates[first]!), tier: taste.tier }
   }
   return { tier: taste.tier }
 }
 
-type Taste = { tier: Tier; text: Float64Array; likes: Float64Array; dislikes: Float64Array | undefined }
-
-function readTaste(
-  shelf: Shelf,
-  request: Pick<RecommendRequest, 'user_movie_ids' | 'negative_movie_ids' | 'preferred_genres' | 'preferred_otts'>,
-): Taste {
-  const { films, vectors, model, placeOf } = shelf
-  const known = placesIn(placeOf, request.user_movie_ids)
-  const text = highest(
-    known.map((place) => cosines(vectors, place)),
-    films.length,
-  )
-  const likes = model ? readLikes(shelf, model, request.user_movie_ids) : undefined
-  const disliked = placesIn(placeOf, request.negative_movie_ids)
-  const dislikes =
-    disliked.length > 0
-      ? highest(
-          disliked.map((place) => cosines(vectors, place)),
-          films.length,
-        )
-      : undefined
-  const hasSegment = request.preferred_genres.length > 0 || request.preferred_otts.length > 0 || known.length > 0
-  const tier = likes
-    ? known.length >= personalisedFrom
-      ? 'personalised'
-      : 'fold-in'
-    : hasSegment
-      ? 'segment'
-      : 'popularity'
-  return { tier, text, likes: likes ?? new Float64Array(films.length), dislikes }
+/** What is known of a viewer; `near` and `liked` in [0, 1] for every film of the shelf. */
+type Taste = {
+  tier: Tier
+  near: Float64Array
+  liked: Float64Array
+  /** How near films are to the nearest that is known, and that was turned down; for both tracks. */
+  nearest: Nearest
+  dislikes: Nearest
 }
 
-/** What the model says of every film on the shelf; undefined when it knows none of the viewer's films. */
-function readLikes({ films }: Shelf, model: ReadyModel, movieIds: readonly number[]): Float64Array | undefined {
-  const history = Int32Array.from(new Set(placesIn(model.placeOf, movieIds)))
-  if (history.length === 0) return undefined
-  const byFactors = new Float64Array(model.films.length)
-  addFactorScores(model.items, model.foldIn(history), byFactors)
-  const byItems = new Float64Array(model.films.length)
-  addEaseScores(model.ease, history, byItems)
-  const scores = blend(byFactors, byItems, model.share)
-  return Float64Array.from(films, ({ movie_id }) => {
-    const place = model.placeOf.get(movie_id)
-    return place === undefined ? 0 : scores[place]!
-  })
+/** How near each of some films is to the nearest of others, at least 0. */
+type Nearest = (places: readonly number[]) => Float64Array
+
+type Wishes = Pick<RecommendRequest, 'user_movie_ids' | 'negative_movie_ids' | 'preferred_genres' | 'preferred_otts'>
+
+function readTaste(shelf: Shelf, request: Wishes): Taste {
+  const { model, modelPlaces, placeOf } = shelf
+  const known = placesIn(placeOf, request.user_movie_ids)
+  const disliked = placesIn(placeOf, request.negative_movie_ids)
+  const learned = known.filter((place) => modelPlaces[place] !== -1).length
+  const hasSegment = request.preferred_genres.length > 0 || request.preferred_otts.length > 0 || known.length > 0
+  const unknown = hasSegment ? 'segment' : 'popularity'
+  const tier = learned > 0 ? (known.length >= personalisedFrom ? 'personalised' : 'fold-in') : unknown
+  const parts = toParts(toPartSources(shelf), known)
+  return {
+    tier,
+    near: toUnit(parts[2]!),
+    liked: toUnit(blend(parts, (model?.blend ?? fixedBlend)[bucketOf(learned)]!)),
+    nearest: createNearest(shelf, known),
+    dislikes: createNearest(shelf, disliked),
+  }
 }
 
 type FillContext = { track: 'a' | 'b'; taste: Taste; excluded: readonly number[] }
 
 function fill(shelf: Shelf, request: RecommendRequest, random: Random, { track, taste, excluded }: FillContext): Track {
-  const scores = score(shelf, request, taste, track)
-  const without = new Set(excluded)
+  const without = placesIn(shelf.placeOf, excluded)
   const pick = (filters: Filters): Track => {
-    const open = placesOf(shelf, filters, without)
-    const best = topOf(
-      open.map((place) => scores[place]!),
-      candidatesMax,
-    ).map((index) => open[index]!)
-    return toTrack(shelf, best, scores, request.available_time, random)
+    const candidates = rank(shelf, request, taste, track, placesOf(shelf, filters, without))
+    return toTrack(shelf, candidates, request.available_time, random)
   }
   const first = pick(request)
   const isThin = first.total_runtime < 0.7 * request.available_time
@@ -169,116 +137,119 @@ function fill(shelf: Shelf, request: RecommendRequest, random: Random, { track, 
   return wider.total_runtime > first.total_runtime ? wider : first
 }
 
-function toTrack(
-  shelf: Shelf,
-  places: readonly number[],
-  scores: Float64Array,
-  minutes: number,
-  random: Random,
-): Track {
-  const diverse = diversify(shelf, places, scores)
-  const choices = diverse.map(({ place, value }) => ({
-    runtime: shelf.films[place]!.runtime,
+function toTrack(shelf: Shelf, candidates: readonly Candidate[], minutes: number, random: Random): Track {
+  const diverse = diversify(candidates.slice(0, diverseMax), (place, others) => likeness(shelf, place, others))
+  const choices = Array.from(diverse, (value, index) => ({
+    runtime: shelf.facts.runtimes[candidates[index]!.place]!,
     value: value * (0.4 + 1.2 * random()),
   }))
   const countMax = Math.min(Math.max(5, Math.floor(minutes / 90) + 2), 15)
-  const picked = fillTime(choices, { minutes, countMax }).map((index) => diverse[index]!.place)
-  const movies = picked.toSorted((a, b) => scores[b]! - scores[a]!).map((place) => toRecommended(shelf, place, scores))
+  const picked = fillTime(choices, { minutes, countMax }).map((index) => candidates[index]!)
+  const movies = picked.toSorted((a, b) => b.value - a.value).map((candidate) => toRecommended(shelf, candidate))
   return { movies, total_runtime: movies.reduce((sum, { runtime }) => sum + runtime, 0) }
 }
 
-const diverseMax = 120
-
-/** Each candidate's score less what it shares with better ones of the same genres. */
-function diversify(
-  { films }: Shelf,
-  places: readonly number[],
-  scores: Float64Array,
-): { place: number; value: number }[] {
-  const before = new Map<string, number>()
-  return places.slice(0, diverseMax).map((place) => {
-    const key = films[place]!.genres.toSorted().join()
-    const same = before.get(key) ?? 0
-    before.set(key, same + 1)
-    return { place, value: scores[place]! * (1 - sameness * (1 - 1 / (1 + same / 4))) }
-  })
+/** How like a film others are, in [0, 1]: in words and, where the model knows both, in who takes them. */
+function likeness({ text, model, modelPlaces }: Shelf, place: number, others: Int32Array): Float64Array {
+  const alike = text.toEach(place, others)
+  if (!model) return alike
+  const own = modelPlaces[place]!
+  const theirs = others.map((other) => modelPlaces[other]!)
+  const byTakers = model.cosines(own, theirs)
+  for (let at = 0; at < alike.length; at += 1)
+    if (own !== -1 && theirs[at] !== -1) alike[at] = (Math.max(0, alike[at]!) + Math.max(0, byTakers[at]!)) / 2
+  return alike
 }
+
+const diverseMax = 80
 
 type Filters = Pick<RecommendRequest, 'preferred_genres' | 'preferred_otts' | 'allow_adult'>
 
 function placesOf(
-  { films }: Shelf,
+  { films, facts }: Shelf,
   { preferred_genres, preferred_otts, allow_adult }: Filters,
-  excluded: ReadonlySet<number>,
-): number[] {
-  const places: number[] = []
-  for (const [place, film] of films.entries()) {
-    const year = Number(film.release_date.slice(0, 4))
-    const fits =
-      year >= yearMin &&
-      year <= yearMax &&
-      (allow_adult || !film.adult) &&
-      !excluded.has(film.movie_id) &&
-      (preferred_genres.length === 0 || preferred_genres.some((genre) => film.genres.includes(genre))) &&
-      (preferred_otts.length === 0 || preferred_otts.some((provider) => film.providers.includes(provider)))
-    if (fits) places.push(place)
-  }
-  return places
+  excluded: readonly number[],
+): Int32Array {
+  const isOpen = facts.isCurrent.slice()
+  if (!allow_adult) for (let place = 0; place < isOpen.length; place += 1) isOpen[place]! &= 1 - facts.isAdult[place]!
+  keepAny(isOpen, preferred_genres, facts.ofGenre)
+  keepAny(isOpen, preferred_otts, facts.ofProvider)
+  for (const place of excluded) isOpen[place] = 0
+  const places = new Int32Array(films.length)
+  let count = 0
+  for (let place = 0; place < isOpen.length; place += 1) if (isOpen[place] === 1) places[count++] = place
+  return places.subarray(0, count)
 }
 
-/** 0.7 of likeness and 0.3 of quality; of track A more for films of several wanted genres; less for what is like disliked. */
-function score(
-  shelf: Shelf,
-  { preferred_genres }: Filters,
-  { text, likes, dislikes }: Taste,
+/** Closes what has none of the wanted; without wishes nothing is closed. */
+function keepAny<T>(isOpen: Uint8Array, wanted: readonly T[], having: ReadonlyMap<T, Uint8Array>): void {
+  if (wanted.length === 0) return
+  const columns = wanted.flatMap((one) => having.get(one) ?? [])
+  const any = new Uint8Array(isOpen.length)
+  for (const column of columns) for (let place = 0; place < any.length; place += 1) any[place]! |= column[place]!
+  for (let place = 0; place < isOpen.length; place += 1) isOpen[place]! &= any[place]!
+}
+
+/** A film that may be picked, by its place on the shelf, and what it is worth. */
+type Candidate = { place: number; value: number }
+
+/**
+ * The best of some films, best first: 0.7 of likeness and 0.3 of quality; of track A more for films of several wanted
+ * genres; less for what is like disliked. Films are chosen by how near they are to the middle of the viewer's films; those
+ * that are left are compared with each of them.
+ */
+function rank(
+  { films, quality }: Shelf,
+  { preferred_genres }: Pick<Filters, 'preferred_genres'>,
+  { near, liked, nearest, dislikes }: Taste,
   track: 'a' | 'b',
-): Float64Array {
-  const [near, liked] = [toUnit(text), toUnit(likes)]
-  return Float64Array.from(shelf.films, (film, place) => {
-    const likeness = textShare[track] * near[place]! + (1 - textShare[track]) * liked[place]!
-    const overlap = preferred_genres.filter((genre) => film.genres.includes(genre)).length
-    const bonus =
-      track === 'a' && preferred_genres.length > 1 ? 1 + (genreBonus * overlap) / preferred_genres.length : 1
-    const malus = dislikes ? Math.max(1 - 0.5 * dislikes[place]!, 0.1) : 1
-    return (modelShare * likeness + (1 - modelShare) * shelf.quality[place]!) * bonus * malus
+  open: Int32Array,
+): Candidate[] {
+  const rough = new Float64Array(open.length)
+  for (let index = 0; index < open.length; index += 1) rough[index] = valueOf(open[index]!, near[open[index]!]!)
+  const chosen = topOf(rough, candidatesMax).map((index) => open[index]!)
+  const nearer = toUnit(nearest(chosen))
+  const worse = dislikes(chosen)
+  const values = chosen.map((place, index) => {
+    const malus = Math.max(1 - 0.5 * worse[index]!, 0.1)
+    return valueOf(place, nearer[index]!) * bonusOf(films[place]!) * malus
   })
-}
+  return topOf(values, values.length).map((index) => ({ place: chosen[index]!, value: values[index]! }))
 
-const votesMin = 3_000
-const dayMs = 86_400_000
-
-/** Rating times the logarithm of votes per day, in [0, 1]; nothing for films that few have rated. */
-function toQuality(films: readonly Film[], today: Date): Float64Array {
-  return toUnit(
-    Float64Array.from(films, ({ vote_average, vote_count, release_date }) => {
-      const days = Math.max(30, (today.getTime() - Date.parse(release_date)) / dayMs)
-      return vote_count >= votesMin ? (vote_average / 10) * Math.log(vote_count / days + 1) : 0
-    }),
-  )
-}
-
-function toUnit(scores: Float64Array): Float64Array {
-  let [low, high] = [Infinity, -Infinity]
-  for (const value of scores) {
-    if (value < low) low = value
-    if (value > high) high = value
+  function valueOf(place: number, nearness: number): number {
+    const likely = textShare[track] * nearness + (1 - textShare[track]) * liked[place]!
+    return modelShare * likely + (1 - modelShare) * quality[place]!
   }
-  const range = high - low
-  return range > 0 ? scores.map((value) => (value - low) / range) : new Float64Array(scores.length)
+
+  function bonusOf({ genres }: Film): number {
+    if (track === 'b' || preferred_genres.length <= 1) return 1
+    const overlap = preferred_genres.filter((genre) => genres.includes(genre)).length
+    return 1 + (genreBonus * overlap) / preferred_genres.length
+  }
 }
 
-function highest(rows: readonly Float64Array[], length: number): Float64Array {
-  const result = new Float64Array(length)
-  for (const row of rows) for (let i = 0; i < length; i += 1) if (row[i]! > result[i]!) result[i] = row[i]!
-  return result
+/** Compares each film once, however often it is asked for. */
+function createNearest({ films, text }: Shelf, others: readonly number[]): Nearest {
+  const compared = others.slice(-comparedMax)
+  const known = new Float64Array(films.length).fill(-1)
+  return (places) => {
+    const fresh = compared.length > 0 ? places.filter((place) => known[place] === -1) : []
+    for (const place of fresh) known[place] = 0
+    for (const other of compared) {
+      const cosines = text.toEach(other, fresh)
+      for (let at = 0; at < fresh.length; at += 1)
+        if (cosines[at]! > known[fresh[at]!]!) known[fresh[at]!] = cosines[at]!
+    }
+    return Float64Array.from(places, (place) => Math.max(0, known[place]!))
+  }
 }
 
 function placesIn(placeOf: ReadonlyMap<number, number>, ids: readonly number[]): number[] {
   return [...new Set(ids)].flatMap((id) => placeOf.get(id) ?? [])
 }
 
-function toRecommended({ films, model }: Shelf, place: number, scores: Float64Array): Recommended {
+function toRecommended({ films, modelPlaces }: Shelf, { place, value }: Candidate): Recommended {
   const { tags: _tags, adult: _adult, providers: _providers, ...film } = films[place]!
-  const recommendation_type = model?.placeOf.has(film.movie_id) ? 'hybrid' : 'sbert_only'
-  return { ...film, score: Math.round(scores[place]! * 10_000) / 10_000, recommendation_type }
+  const recommendation_type = modelPlaces[place] === -1 ? 'sbert_only' : 'hybrid'
+  return { ...film, score: Math.round(value * 10_000) / 10_000, recommendation_type }
 }

@@ -6,8 +6,10 @@ import { readJsonBody } from '../requests/json-body.ts'
 import type { FilmVectors } from '../vectors/film-vectors.ts'
 import { toReady } from './model.ts'
 import type { Random } from './random.ts'
-import type { Shelf, Tier } from './recommend.ts'
-import { recommend, recommendSingle, toShelf } from './recommend.ts'
+import type { Tier } from './recommend.ts'
+import { recommend, recommendSingle } from './recommend.ts'
+import type { Shelf } from './shelf.ts'
+import { toShelf } from './shelf.ts'
 import { readFilms, readModel } from './store.ts'
 
 /** What the engine answers: the text of the answer, and how much it knew of the viewer. */

@@ -41,19 +41,6 @@ export function lexicalVectors(texts: readonly string[], dimension = vectorDimen
   }
 }
 
-/** The cosine of one text to each. */
-export function cosines({ dimension, values }: Vectors, index: number): Float64Array {
-  const count = values.length / dimension
-  const result = new Float64Array(count)
-  const own = values.subarray(index * dimension, (index + 1) * dimension)
-  for (let other = 0; other < count; other += 1) {
-    let sum = 0
-    for (let i = 0, at = other * dimension; i < dimension; i += 1) sum += own[i]! * values[at + i]!
-    result[other] = sum
-  }
-  return result
-}
-
 /** Brings each vector to length 1, in place; one of nothing stays so. */
 export function normaliseRows(vectors: Vectors): Vectors {
   const { dimension, values } = vectors

@@ -107,12 +107,14 @@ function learnPriors(
     }
   for (let i = 0; i < width; i += 1) left[i * width + i]! += ridge
   solveInPlace(left, right, width, dimension)
-  for (let item = 0; item < count; item += 1)
-    for (let k = 0; k < dimension; k += 1) {
-      let sum = 0
-      for (let i = 0; i < width; i += 1) sum += values[item * width + i]! * right[i * dimension + k]!
-      priors[item * dimension + k] = sum
+  for (let item = 0; item < count; item += 1) {
+    priors.fill(0, item * dimension, (item + 1) * dimension)
+    for (let i = 0; i < width; i += 1) {
+      const value = values[item * width + i]!
+      if (value !== 0)
+        for (let k = 0; k < dimension; k += 1) priors[item * dimension + k]! += value * right[i * dimension + k]!
     }
+  }
 }
 
 /** Gauss-Jordan elimination of a symmetric positive definite matrix: `right` becomes the solution. */

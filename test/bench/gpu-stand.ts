@@ -49,20 +49,29 @@ export interface WorkerProcess {
   headers: Record<string, string>
 }
 
-export async function startWorker(
+/** A worker in front of the double of vLLM. */
+export function startWorker(
   workshop: Workshop,
   doublePort: number,
   environment: Record<string, string> = {},
+): Promise<WorkerProcess> {
+  return startAlone(workshop, { VLLM_URL: `http://127.0.0.1:${doublePort}`, ...environment })
+}
+
+/** A worker with these settings; `flags` are Node's. */
+export async function startAlone(
+  workshop: Workshop,
+  environment: Record<string, string>,
+  flags: string[] = [],
 ): Promise<WorkerProcess> {
   const port = await freePort()
   const env = {
     GPU_WORKER_SECRET: secret,
     GPU_WORKER_PORT: String(port),
-    VLLM_URL: `http://127.0.0.1:${doublePort}`,
     ...environment,
   }
   const log = `${workshop.folder}/worker-${port}.log`
-  const started = workshop.start([process.execPath, `${root}gpu-worker/main.ts`], { env, stdout: log })
+  const started = workshop.start([process.execPath, ...flags, `${root}gpu-worker/main.ts`], { env, stdout: log })
   await waitForPort(port, started)
   const token = await issueWorkerToken(secret, { tenant: 'bench' }, 86_400)
   return { port, log, started, headers: { Authorization: `Bearer ${token}` } }

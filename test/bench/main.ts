@@ -6,6 +6,7 @@ import { benchGpuOverload } from './gpu-overload.ts'
 import { benchGpuRelay } from './gpu-relay.ts'
 import { benchProfile } from './profile.ts'
 import { benchProxy } from './proxy.ts'
+import { benchRecommender } from './recommender.ts'
 import { benchReload } from './reload.ts'
 import { benchEvents, benchWebSocket } from './streams.ts'
 import { benchTls } from './tls.ts'
@@ -26,6 +27,10 @@ const benches: Record<string, { what: string; run: (args: string[]) => Promise<v
   reload: { what: 'what reloads under load cost clients, WebSockets and memory', run: benchReload },
   'gpu-relay': { what: "what the GPU worker costs, beside Portkey's gateway", run: benchGpuRelay },
   'gpu-overload': { what: 'the GPU worker asked for three times what the model can do', run: benchGpuOverload },
+  recommender: {
+    what: 'films recommended over HTTP and through MovieSir, and how long learning takes',
+    run: benchRecommender,
+  },
   worker: { what: 'size and start of the Worker, and its CPU per request in workerd', run: benchWorker },
   profile: { what: "where the time of Daemun's proxied path goes", run: benchProfile },
 }

@@ -7,7 +7,8 @@ import { WorkerError } from '#gpu-worker/error.ts'
 import { limits } from '#gpu-worker/limits.ts'
 import { createRandom, normal } from '#gpu-worker/recommender/random.ts'
 import type { Vectors } from '#gpu-worker/recommender/text-vectors.ts'
-import { cosines, normaliseRows } from '#gpu-worker/recommender/text-vectors.ts'
+import { createTextIndex } from '#gpu-worker/recommender/text-index.ts'
+import { normaliseRows } from '#gpu-worker/recommender/text-vectors.ts'
 import { createTelemetry } from '#gpu-worker/telemetry.ts'
 import { embed, embedPatiently } from '#gpu-worker/vectors/embed.ts'
 import type { Search, SearchedFilms } from '#gpu-worker/vectors/film-search.ts'
@@ -234,8 +235,10 @@ describe('shorter vectors', () => {
       return sum / 200
     })
     const centred = normaliseRows({ dimension: 40, values: plane.values.map((value, at) => value - mean[at % 40]!) })
+    const all = Array.from({ length: 200 }, (_, place) => place)
+    const [whole, short] = [createTextIndex(centred), createTextIndex(projected)]
     for (const index of [0, 17, 99]) {
-      const [before, after] = [cosines(centred, index), cosines(projected, index)]
+      const [before, after] = [whole.toEach(index, all), short.toEach(index, all)]
       for (const [other, value] of after.entries()) expect(Math.abs(value - before[other]!)).toBeLessThan(0.02)
     }
   })

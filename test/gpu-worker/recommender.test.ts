@@ -5,10 +5,13 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import * as fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
+import { bucketOf, fixedBlend, toParts } from '../../gpu-worker/recommender/blend.ts'
+import { learnBlend } from '../../gpu-worker/recommender/learn-blend.ts'
 import type { Side } from '../../gpu-worker/recommender/als.ts'
 import { alsDefaults, createSolver, gramOf } from '../../gpu-worker/recommender/als.ts'
-import { addEaseScores, trainEase } from '../../gpu-worker/recommender/ease.ts'
-import { evaluate, split } from '../../gpu-worker/recommender/evaluate.ts'
+import { diversify } from '../../gpu-worker/recommender/diversify.ts'
+import { createEaseScorer, trainEase } from '../../gpu-worker/recommender/ease.ts'
+import { evaluate } from '../../gpu-worker/recommender/evaluate.ts'
 import { fillTime } from '../../gpu-worker/recommender/fill-time.ts'
 import type { Film } from '../../gpu-worker/recommender/film.ts'
 import { addFactorScores, createFoldIn } from '../../gpu-worker/recommender/fold-in.ts'
@@ -18,9 +21,13 @@ import { countItems, fromRows, rowOf, toInteractions, transpose } from '../../gp
 import { fromBytes, toBytes, toReady } from '../../gpu-worker/recommender/model.ts'
 import { createRandom } from '../../gpu-worker/recommender/random.ts'
 import { parseRatings } from '../../gpu-worker/recommender/ratings-file.ts'
-import type { RecommendRequest, Shelf } from '../../gpu-worker/recommender/recommend.ts'
-import { recommend, recommendSingle, toShelf } from '../../gpu-worker/recommender/recommend.ts'
-import { cosines, lexicalVectors } from '../../gpu-worker/recommender/text-vectors.ts'
+import type { RecommendRequest } from '../../gpu-worker/recommender/recommend.ts'
+import { recommend, recommendSingle } from '../../gpu-worker/recommender/recommend.ts'
+import type { Shelf } from '../../gpu-worker/recommender/shelf.ts'
+import { toShelf } from '../../gpu-worker/recommender/shelf.ts'
+import { split } from '../../gpu-worker/recommender/split.ts'
+import { createTextIndex } from '../../gpu-worker/recommender/text-index.ts'
+import { lexicalVectors } from '../../gpu-worker/recommender/text-vectors.ts'
 import { toFeatures } from '../../gpu-worker/recommender/learn.ts'
 import { trainAls } from '../../gpu-worker/recommender/train-als.ts'
 
@@ -92,11 +99,36 @@ describe('EASE', () => {
     ])
     const ease = trainEase(rows, { regularisation: 2, width: 4 })
     const scores = new Float64Array(5)
-    addEaseScores(ease, [0], scores)
+    createEaseScorer(ease)([0], scores)
     // P = (XᵀX + 2I)⁻¹ by hand of a computer algebra system; B₀ⱼ = −P₀ⱼ / Pⱼⱼ.
     const inverse = invert(gramOfRows(rows, 2))
     for (let j = 1; j < 5; j += 1) expect(scores[j]).toBeCloseTo(-inverse[0]![j]! / inverse[j]![j]!, 6)
     expect(scores[0]).toBe(0)
+  })
+
+  it('is so for more items than are swept at once', () => {
+    const rows = fromRows(150, generateInteractions(generateItems(150, genres, 1), { users: 90, perUser: 30, seed: 2 }))
+    const inverse = invert(gramOfRows(rows, 20))
+    const scores = new Float64Array(150)
+    createEaseScorer(trainEase(rows, { regularisation: 20 }))([3, 140], scores)
+    const said = (item: number, j: number) => (item === j ? 0 : -inverse[item]![j]! / inverse[j]![j]!)
+    expectClose(
+      scores,
+      inverse.map((_, j) => said(3, j) + said(140, j)),
+    )
+  })
+
+  it('leaves out items that fewer took than so many others', () => {
+    const rows = fromRows(4, [
+      [0, 1, 3],
+      [0, 3],
+      [0, 3, 2],
+    ])
+    const ease = trainEase(rows, { regularisation: 2, itemsMax: 2 })
+    expect([...ease.members]).toEqual([0, 3])
+    const scores = new Float64Array(4)
+    createEaseScorer(ease)([0, 1, 2], scores)
+    expect([...scores].map((score) => score !== 0)).toEqual([false, false, false, true])
   })
 })
 
@@ -122,9 +154,75 @@ describe('filling the time', () => {
 describe('text vectors', () => {
   it('are of length 1 and nearer for words in common', () => {
     const vectors = lexicalVectors(['space war robots', 'robots at war', 'a quiet love story'])
-    const near = cosines(vectors, 0)
+    const near = createTextIndex(vectors).toEach(0, [0, 1, 2])
     expect(near[0]).toBeCloseTo(1)
     expect(near[1]).toBeGreaterThan(near[2]!)
+  })
+
+  it('compare as the same whether most of them is nothing or not', () => {
+    const texts = ['space war robots', 'robots at war', 'a quiet love story', 'a love of robots']
+    const wide = createTextIndex(lexicalVectors(texts, 1_024))
+    const { values } = lexicalVectors(texts, 1_024)
+    // As many numbers that are tiny as there are places make it dense.
+    const dense = createTextIndex({ dimension: 1_024, values: values.map((value) => value || 1e-9) })
+    expectClose(wide.toMiddleOf([0, 3]), dense.toMiddleOf([0, 3]))
+    for (const place of [0, 1, 2, 3]) expectClose(wide.toEach(place, [0, 1, 2, 3]), dense.toEach(place, [0, 1, 2, 3]))
+    expectClose(wide.toMiddleOf([1]), wide.toEach(1, [0, 1, 2, 3]))
+  })
+})
+
+describe('the blend', () => {
+  const count = 60
+  const facts = [0, 1, 2].map(() => new Float64Array(count))
+
+  it('has weights by how many films are known', () => {
+    expect([0, 1, 5, 6, 20, 21].map(bucketOf)).toEqual([0, 1, 1, 2, 2, 3])
+  })
+
+  it('scores by parts of mean 0 and deviation 1, and by nothing where nothing is known', () => {
+    const text = createTextIndex(
+      lexicalVectors(Array.from({ length: count }, (_, at) => `word${at % 7} word${at % 3}`)),
+    )
+    const [byFactors, byItems, byWords] = toParts({ learned: undefined, text, facts }, [4, 9])
+    expect([...byFactors!, ...byItems!].every((score) => score === 0)).toBe(true)
+    expect(sum([...byWords!])).toBeCloseTo(0)
+    expect(sum([...byWords!].map((score) => score * score)) / count).toBeCloseTo(1)
+  })
+
+  it('learns what its viewers go by, for each length of history', () => {
+    // Viewers take what is popular, with some chance; nothing else says anything.
+    const random = createRandom(3)
+    const popularity = Float64Array.from({ length: count }, () => 2 * random() - 1)
+    const rows = Array.from({ length: 120 }, () =>
+      topOf(
+        Array.from(popularity, (value) => 3 * value + random()),
+        30,
+      ).filter(() => random() < 0.8),
+    )
+    const sources = { learned: undefined, text: undefined, facts: [popularity, facts[1]!, facts[2]!] }
+    const learned = learnBlend(sources, split(fromRows(count, rows), 0.8, 1), { seed: 1 })
+    expect(learned).toHaveLength(fixedBlend.length)
+    for (const weights of learned.slice(1)) {
+      expect(weights[3]).toBeGreaterThan(0.1)
+      expect(weights.filter((_, part) => part !== 3)).toEqual([0, 0, 0, 0, 0])
+    }
+  })
+
+  it('stays as it is where there is nobody to learn from', () => {
+    const sources = { learned: undefined, text: undefined, facts }
+    expect(learnBlend(sources, split(fromRows(count, []), 0.8, 1), { seed: 1 })).toEqual(fixedBlend)
+  })
+})
+
+describe('diversity', () => {
+  it('puts what is unlike those before it first, and keeps what something is worth by itself', () => {
+    const candidates = [1, 0.95, 0.9].map((value, place) => ({ place, value }))
+    const worth = diversify(candidates, (place, others) =>
+      Float64Array.from(others, (other) => (place + other === 1 ? 1 : 0)),
+    )
+    expect(worth[0]).toBeCloseTo(0.7 * 1 + 0.3)
+    expect(worth[1]).toBeCloseTo(0.7 * 0.95)
+    expect(worth[2]).toBeCloseTo(0.7 * 0.9 + 0.3)
   })
 })
 
@@ -148,7 +246,7 @@ describe('recommending', async () => {
     settings: small,
     items,
     ease,
-    share: 0.5,
+    blend: fixedBlend,
   }
   const shelf = toShelf(films, vectors, today, toReady(model))
   const bare = toShelf(films, vectors, today)
@@ -268,11 +366,11 @@ describe('recommending', async () => {
 describe('measuring', () => {
   it('holds back a quarter of each item’s ratings, the same for the same seed', () => {
     const rows = fromRows(80, generateInteractions(generateItems(80, genres, 1), { users: 60, perUser: 25, seed: 2 }))
-    const { train, test } = split(rows, 0.75, 1)
-    const [all, kept] = [countItems(rows), countItems(train)]
-    for (const [item, count] of all.entries()) expect(kept[item]).toBe(Math.round(count * 0.75))
-    expect(train.columns.length + test.columns.length).toBe(rows.columns.length)
-    expect(split(rows, 0.75, 1)).toEqual({ train, test })
+    const { kept, heldBack } = split(rows, 0.75, 1)
+    const [all, counts] = [countItems(rows), countItems(kept)]
+    for (const [item, count] of all.entries()) expect(counts[item]).toBe(Math.round(count * 0.75))
+    expect(kept.columns.length + heldBack.columns.length).toBe(rows.columns.length)
+    expect(split(rows, 0.75, 1)).toEqual({ kept, heldBack })
   })
 
   it('finds the methods in the order they are known for', async () => {
@@ -281,9 +379,10 @@ describe('measuring', () => {
       generateInteractions(generateItems(200, genres, 1), { users: 250, perUser: 40, seed: 2 }),
     )
     const figures = await evaluate(rows, { settings: { ...alsDefaults, dimension: 16, epochs: 8 }, threads: 1 })
-    const [popularity, sar, , , blended] = figures.map(({ ndcg }) => ndcg)
+    const [popularity, sar, , , fixed, learned] = figures.map(({ ndcg }) => ndcg)
     expect(sar).toBeGreaterThan(popularity!)
-    expect(blended).toBeGreaterThan(sar!)
+    expect(fixed).toBeGreaterThan(sar!)
+    expect(learned).toBeGreaterThan(0.97 * fixed!)
     for (const { recall, coverage } of figures) {
       expect(recall).toBeGreaterThan(0)
       expect(coverage).toBeLessThanOrEqual(1)
@@ -463,4 +562,10 @@ function sum(values: readonly number[]): number {
 
 it('takes the highest scores first, and the first of equal ones', () => {
   expect(topOf([1, 3, 2, 3], 3)).toEqual([1, 3, 2])
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 0, max: 9 })), fc.nat(12), (scores, count) => {
+      const sorted = [...scores.keys()].sort((a, b) => scores[b]! - scores[a]! || a - b)
+      expect(topOf(scores, count)).toEqual(sorted.slice(0, count))
+    }),
+  )
 })
