@@ -10,6 +10,7 @@ import type { Status } from '#edge/status.ts'
 import { createFolder, runCli, serveCli } from '../support/cli.ts'
 import type { Served } from '../support/cli.ts'
 import { get } from '../support/get.ts'
+import type { Got } from '../support/get.ts'
 import type { Points } from '#edge/history.ts'
 import { startLoad } from '../support/steady-load.ts'
 
@@ -18,6 +19,8 @@ const token = 'Qm9yZWQtb2Ytd3JpdGluZy10b2tlbnMtYWxsLWRheQ=='
 const env = { DAEMUN_ADMIN_TOKEN: token }
 const folder = createFolder({})
 let origin: Server
+/** The other side of splits; it fails where it is asked for /canary. */
+let green: Server
 let served: Served
 
 beforeAll(async () => {
@@ -26,6 +29,11 @@ beforeAll(async () => {
     socket.on('message', (data) => socket.send(String(data))),
   )
   await new Promise<void>((resolve) => origin.listen(0, '127.0.0.1', resolve))
+  green = createServer((request, response) => {
+    response.statusCode = request.url === '/canary' ? 500 : 200
+    response.end('green')
+  })
+  await new Promise<void>((resolve) => green.listen(0, '127.0.0.1', resolve))
   writeTable(1)
   served = await serveCli(['shop.ts', '--workers', '2'], { folder: folder.path, env })
 })
@@ -35,21 +43,39 @@ afterEach(() => {
 afterAll(async () => {
   expect(await served.stop()).toBe(0)
   expect(workersOf(served)).toEqual([])
-  origin.closeAllConnections()
-  origin.close()
+  for (const server of [origin, green]) {
+    server.closeAllConnections()
+    server.close()
+  }
   folder.remove()
 })
 
 /** Both directions of the row /* say which generation it is of. */
 function writeTable(generation: number): void {
   const set = { 'X-Asked-By': `generation ${generation}` }
+  const sides = {
+    blue: { servers: [toUrl(origin)], weight: 100 },
+    green: { servers: [toUrl(green)], weight: 0 },
+  }
   const table = {
     name: 'shop',
-    upstreams: { origin: { servers: [`http://127.0.0.1:${(origin.address() as AddressInfo).port}`] } },
+    upstreams: {
+      origin: { servers: [toUrl(origin)] },
+      app: { split: { sides } },
+      canary: {
+        split: {
+          sides,
+          sticky: { cookie: 'side' },
+          rollout: { to: 'green', steps: [50, 100], everyMs: 60_000, minRequests: 1_000 },
+        },
+      },
+    },
     sites: [
       {
         hosts: ['shop.example'],
         routes: [
+          { path: '/side', proxy: { to: 'app' } },
+          { path: '/canary', proxy: { to: 'canary' } },
           { path: '/ws', proxy: { to: 'origin', websocket: true } },
           { path: '/limited', limit: { by: 'address', requests: 10, per: '1 d' }, respond: { status: 200 } },
           {
@@ -65,6 +91,8 @@ function writeTable(generation: number): void {
   writeFileSync(join(folder.path, 'shop.ts'), `export default ${JSON.stringify(table)}\n`)
 }
 
+const toUrl = (server: Server): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+
 const workersOf = ({ child }: Served): number[] => {
   try {
     return execFileSync('pgrep', ['-P', String(child.pid)], { encoding: 'utf8' })
@@ -77,6 +105,26 @@ const workersOf = ({ child }: Served): number[] => {
 }
 
 const ask = (path: string) => get(served.port, `http://shop.example${path}`)
+
+/** On a connection of its own, which any worker may take. */
+const askAnew = (path: string, headers: Record<string, string> = {}) =>
+  get(served.port, `http://shop.example${path}`, headers, 'GET', false)
+
+/** Asks each worker once: the others stand still for that moment. */
+async function askEach(path: string, headers?: Record<string, string>): Promise<Got[]> {
+  const all = workersOf(served)
+  const answers: Got[] = []
+  for (const one of all) {
+    const others = all.filter((pid) => pid !== one)
+    for (const other of others) process.kill(other, 'SIGSTOP')
+    try {
+      answers.push(await askAnew(path, headers))
+    } finally {
+      for (const other of others) process.kill(other, 'SIGCONT')
+    }
+  }
+  return answers
+}
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20))
@@ -112,9 +160,8 @@ describe('workers', () => {
   it('are shown to operators as one: sums, histories and the errors of all', async () => {
     await until(async () => (await readStatus()).traffic !== null)
     const { traffic: before } = await readStatus()
-    // Connections of their own, so that both workers get some.
-    for (let count = 0; count < 40; count++)
-      expect((await get(served.port, 'http://shop.example/bad%00')).status).toBe(400)
+    for (let count = 0; count < 20; count++)
+      for (const { status: refused } of await askEach('/bad%00')) expect(refused).toBe(400)
     await until(async () => ((await readStatus()).traffic?.requests ?? 0) >= (before?.requests ?? 0) + 40)
     const status = await readStatus()
     expect(status).toMatchObject({ processId: served.child.pid, state: 'ready', tables: { generation: 1 } })
@@ -150,6 +197,30 @@ describe('workers', () => {
     await until(() => served.stdout().split(marker).length === 41)
     for (const line of served.stdout().trim().split('\n'))
       expect(JSON.parse(line)).toMatchObject({ status: expect.any(Number) })
+  })
+
+  it('take up the weights of a split all together, and those that come later begin with them', async () => {
+    const split = (...weights: string[]) =>
+      runCli(['split', 'app', ...weights, '--admin', new URL(served.adminUrl).host], { env })
+    const bodies = async () => (await askEach('/side')).map(({ body }) => body.toString())
+    expect(await bodies()).toEqual(['asked by undefined', 'asked by undefined'])
+    expect((await split('blue=0', 'green=100')).code).toBe(0)
+    expect(await bodies()).toEqual(['green', 'green'])
+    const before = workersOf(served)
+    expect((await post('/workers')).status).toBe(200)
+    await until(() => workersOf(served).length === 2 && !workersOf(served).some((pid) => before.includes(pid)))
+    expect(await bodies()).toEqual(['green', 'green'])
+    expect((await split('blue=100', 'green=0')).code).toBe(0)
+    expect(await bodies()).toEqual(['asked by undefined', 'asked by undefined'])
+  })
+
+  it('are judged together in a rollout: it is taken back for what no worker has seen enough of', async () => {
+    const kept = { cookie: 'side=9999' }
+    // Five failures are needed. Each worker has three.
+    for (let count = 0; count < 3; count++)
+      expect((await askEach('/canary', kept)).map(({ status }) => status)).toEqual([500, 500])
+    await until(() => served.stderr().includes('to blue 100, green 0 by the rollout: green failed 6 of 6'))
+    expect((await askEach('/canary', kept)).map(({ status }) => status)).toEqual([200, 200])
   })
 
   it('are followed by another one when they are killed: nothing is refused, and what they counted is kept', async () => {

@@ -7,11 +7,20 @@ export interface Got {
   body: Buffer
 }
 
-/** One request to a gateway on this machine; the answer as it came, encoded where it is. */
-export function get(port: number, url: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Got> {
+/**
+ * One request to a gateway on this machine; the answer as it came, encoded where it is. With the agent `false` it has
+ * a connection of its own.
+ */
+export function get(
+  port: number,
+  url: string,
+  headers: Record<string, string> = {},
+  method = 'GET',
+  agent?: false,
+): Promise<Got> {
   const [, host = '', path = '/'] = /^http:\/\/([^/]+)(.*)$/.exec(url) ?? []
   return new Promise((resolve, reject) => {
-    const asked = request({ port, method, path, headers: { host, ...headers } }, (answer) => {
+    const asked = request({ port, agent, method, path, headers: { host, ...headers } }, (answer) => {
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk))
       answer.on('end', () =>
