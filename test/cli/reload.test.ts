@@ -116,6 +116,22 @@ describe('a reload', () => {
     expect(await metric('daemun_config_last_reload_successful')).toBe(1)
   })
 
+  it('of a table with a thousand rows, ten times what all shipped ones have, serves the last of them', async () => {
+    const rows = Array.from(
+      { length: 999 },
+      (_, at) => `{ path: '/row-${at}/*', respond: { status: 200, body: '${at}' } },`,
+    )
+    writeTable('big', rows.join('\n'))
+    expect((await post()).status).toBe(200)
+    expect(await ask()).toBe('none big')
+    expect((await get(served.port, 'http://shop.example/row-998/x')).body.toString()).toBe('998')
+    writeTable('bigger', [...rows, "{ path: '/row-999', respnd: { status: 200 } },"].join('\n'))
+    const { status, result } = await post()
+    expect(status).toBe(422)
+    expect(result).toMatchObject({ faults: [{ source: 'shop.ts:1006' }] })
+    expect(await ask()).toBe('none big')
+  })
+
   it.each([
     ['is no program', 'export default {', /^shop\.ts:1 cannot be read as a table: /],
     ['throws', "throw new Error('broken')", /^shop\.ts:1 cannot be read as a table: broken/],

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { Server } from 'node:http'
 import { connect } from 'node:net'
@@ -15,7 +16,7 @@ const running: Served[] = []
 
 beforeAll(async () => {
   origin = createServer((request, response) => {
-    if (request.url !== '/slow') return response.end(`origin saw ${request.url}`)
+    if (!request.url?.startsWith('/slow')) return response.end(`origin saw ${request.url}`)
     waiting.count++
     response.write('first, ')
     release = () => response.end('last')
@@ -37,7 +38,6 @@ beforeAll(async () => {
       },
     ],
   }
-  const { writeFileSync } = await import('node:fs')
   writeFileSync(`${folder.path}/shop.ts`, `export default ${JSON.stringify(table)}\n`)
 })
 
@@ -189,6 +189,32 @@ describe('a stop', () => {
     expect(await served.stop()).toBe(0)
     expect(performance.now() - asked).toBeLessThan(2_000)
     expect(await idle).toContain('hello')
+  })
+})
+
+describe('an error that nobody catches', () => {
+  it.each([
+    ['thrown', "throw new Error('planted')"],
+    ['of a promise', "void Promise.reject(new Error('planted'))"],
+  ])('(%s) is said once and without secrets, lets open requests end, and exits with 1', async (_, breaks) => {
+    writeFileSync(`${folder.path}/break-on-signal.cjs`, `process.on('SIGUSR2', () => { ${breaks} })`)
+    const token = 'Qm9yZWQtb2Ytd3JpdGluZy10b2tlbnMtYWxsLWRheQ=='
+    const served = await serve([], { NODE_OPTIONS: '--require=./break-on-signal.cjs', DAEMUN_ADMIN_TOKEN: token })
+    const { count } = waiting
+    const slow = ask(served.port, '/slow?token=planted-token', { keep: true })
+    await until(() => waiting.count > count)
+    served.child.kill('SIGUSR2')
+    await until(() => served.stderr().includes('broken, ends: Error: planted\n    at '))
+    served.child.kill('SIGUSR2')
+    await until(async () => (await fetch(`${served.adminUrl}/readyz`)).status === 503)
+    await expect(ask(served.port, '/hello')).rejects.toThrow('ECONNREFUSED')
+    release()
+    expect(await slow).toMatch(/first, [^]*last[^]*0\r\n\r\n$/)
+    expect(await served.closed).toBe(1)
+    expect(served.stderr().split('broken, ends')).toHaveLength(2)
+    const output = served.stdout() + served.stderr()
+    expect(output).toContain('"path":"/slow"')
+    for (const secret of [token, 'planted-token']) expect(output).not.toContain(secret)
   })
 })
 

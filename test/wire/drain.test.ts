@@ -14,14 +14,17 @@ import type { RawClient } from '../support/raw-client.ts'
 /** A stop while all kinds of requests are open: each ends as it should, and nothing is cut that would have ended. */
 const certificates = createCertificateFolder()
 const held: ServerResponse[] = []
+const streams: ServerResponse[] = []
 let origin: Server
 let uploaded = 0
 
 beforeAll(async () => {
   certificates.put('drain.example', issue(['drain.example']))
   origin = createServer((request, response) => {
-    if (request.url === '/events')
-      return void response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\n\n')
+    if (request.url === '/events') {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\n\n')
+      return void streams.push(response)
+    }
     if (request.method !== 'POST') return void held.push(response)
     request.on('data', (chunk: Buffer) => (uploaded += chunk.length))
     request.on('end', () => response.end(`${uploaded}`))
@@ -70,9 +73,11 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
 }
 
 describe('a stop', () => {
-  it('lets 100 requests and an upload end, answers who asks once more, and says goodbye to 20 WebSockets', async () => {
+  it('lets 100 requests, 20 streams and an upload end, answers who asks once more, and says goodbye to 20 WebSockets', async () => {
     const gateway = await start(20_000)
     const requests = await Promise.all(Array.from({ length: 100 }, () => send(gateway, 'GET /held')))
+    const events = await Promise.all(Array.from({ length: 20 }, () => send(gateway, 'GET /events')))
+    await Promise.all(events.map((client) => client.readUntil('data: 1')))
     const upload = await send(gateway, 'POST /upload', 'Content-Length: 10\r\n\r\n12345')
     const sockets = await Promise.all(Array.from({ length: 20 }, () => openSocket(gateway)))
     const codes = Promise.all(sockets.map(async (socket) => (await once(socket, 'close'))[0] as number))
@@ -90,9 +95,14 @@ describe('a stop', () => {
     expect(await idle.closed).toBe('end')
     upload.send('67890')
     for (const response of held.splice(0)) response.end('whole')
+    for (const stream of streams.splice(0)) stream.end('data: last\n\n')
     expect(await upload.read(1)).toMatchObject([{ status: 200, body: '10', whole: true }])
     for (const client of requests) {
       expect(await client.read(1)).toMatchObject([{ status: 200, body: 'whole', whole: true }])
+      expect(await client.closed).toBe('end')
+    }
+    for (const client of events) {
+      expect(await client.read(1)).toMatchObject([{ status: 200, body: 'data: 1\n\ndata: last\n\n', whole: true }])
       expect(await client.closed).toBe('end')
     }
     expect(await codes).toEqual(sockets.map(() => 1_001))
@@ -101,10 +111,10 @@ describe('a stop', () => {
 
   it('cuts streams that do not end, visibly and without a reset, when the time is over', async () => {
     const gateway = await start(700)
-    const streams = await Promise.all(Array.from({ length: 20 }, () => send(gateway, 'GET /events')))
-    await Promise.all(streams.map((client) => client.readUntil('data: 1')))
+    const events = await Promise.all(Array.from({ length: 20 }, () => send(gateway, 'GET /events')))
+    await Promise.all(events.map((client) => client.readUntil('data: 1')))
     await gateway.stop()
-    for (const client of streams) {
+    for (const client of events) {
       expect(await client.closed).toBe('end')
       expect(client.answers()).toMatchObject([{ status: 200, whole: false }])
     }
