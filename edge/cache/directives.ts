@@ -29,13 +29,13 @@ export function readSeconds(directives: Directives, name: string): number | unde
 /** What RFC 9111 §1.2.2 says of longer times. */
 const secondsMax = 2_147_483_648
 
-/** A comma in a quoted argument parts nothing; what has no end may have hidden anything, also 'no-store'. */
+/** A comma in a quoted argument parts nothing, and nothing may stand between two (RFC 9110 §5.6.1); what has no end may have hidden anything, also 'no-store'. */
 function parse(value: string): Directives {
   const directives = new Map<string, string>()
-  const members = /[\s,]*(?:([^\s,="]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?|(.))/gsy
+  const members = /[\s,]*(?:([^\s,="]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?|([^\s,]))/gsy
   for (let match = members.exec(value); match && match[0] !== ''; match = members.exec(value)) {
     const [, name, quoted, plain, stray] = match
-    if (stray !== undefined && stray.trim() !== '') return unreadable
+    if (stray !== undefined) return unreadable
     if (name === undefined) continue
     add(directives, name.toLowerCase(), quoted?.replace(/\\(.)/gs, '$1') ?? plain ?? '')
   }

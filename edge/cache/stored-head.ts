@@ -48,9 +48,11 @@ export function toStoredHead(use: UseCache, received: Received): StoredHead | { 
   const control = readControl(headers)
   const { directives } = control
   if (status < 200 || status === 206 || status === 304) return { refused: `status ${status}` }
-  if (directives.has('no-store')) return { refused: 'no-store' }
+  const isUnderstood = directives.has('must-understand') && understood.has(status)
+  // RFC 9111 §5.2.2.3: no-store beside must-understand is for caches that do not know what that is.
+  if (directives.has('no-store') && !isUnderstood) return { refused: 'no-store' }
   if (directives.has('private')) return { refused: 'private' }
-  if (directives.has('must-understand') && !understood.has(status)) return { refused: 'must-understand' }
+  if (directives.has('must-understand') && !isUnderstood) return { refused: 'must-understand' }
   if (fieldValue(headers, 'set-cookie') !== undefined) return { refused: 'Set-Cookie' }
   if (/^text\/event-stream\b/i.test(fieldValue(headers, 'content-type') ?? '')) return { refused: 'events' }
   const isPublic = directives.has('public') || directives.has('s-maxage')
@@ -111,8 +113,9 @@ export function freshen(
 
 const toOpaque = (etag: string): string => etag.replace(/^W\//, '')
 
-/** What belongs to the bytes that are kept, not to the message that a 304 is. */
-const isOfContent = (name: string): boolean => /^content-(encoding|type|range|length)$/i.test(name)
+/** What belongs to the bytes that are kept, not to the message that a 304 is (digests: RFC 9530). */
+const isOfContent = (name: string): boolean =>
+  /^(content-(encoding|type|range|length|md5|digest)|repr-digest)$/i.test(name)
 
 /** RFC 9110 §15: statuses whose meaning this cache knows; only must-understand asks. */
 const understood: ReadonlySet<number> = new Set([200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])

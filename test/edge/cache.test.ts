@@ -125,6 +125,26 @@ const rows: Record<string, Row[]> = {
     ['an unknown directive', cached('max-age=60, foo="bar, baz"'), {}, 'fresh'],
     ['a quote that has no end', cached('max-age=60, foo="bar'), {}, 'not kept: no-store'],
     ['a directive within a quote is none', cached('max-age=60, foo="no-store"'), {}, 'fresh'],
+    ['must-understand, which goes before no-store', cached('must-understand, no-store, max-age=60'), {}, 'fresh'],
+    [
+      'must-understand and no-store, and a status that it does not know',
+      cached('must-understand, no-store, max-age=60'),
+      { status: 299 },
+      'not kept: no-store',
+    ],
+    ['no-store within a quote beside max-age', cached('a="no-store, private", max-age=60'), {}, 'fresh'],
+    ['private in capitals', cached('PRIVATE, max-age=60'), {}, 'not kept: private'],
+    ['an empty Cache-Control', cached(''), {}, 'not kept: no freshness'],
+    ['commas without members', cached(', ,max-age=60,,'), {}, 'fresh'],
+    ['Pragma, which says nothing in an answer', cached('max-age=60', { Pragma: 'no-cache' }), {}, 'fresh'],
+    ['Expires without a validator, over at once', { Expires: at(-1) }, {}, 'not kept: never fresh'],
+    ...[203, 300, 301, 303, 307, 308, 400, 405, 410, 414, 451, 499, 500, 501, 502, 503, 504, 599].flatMap(
+      (status): Row[] => [
+        [`${status} with freshness`, cached('max-age=60'), { status }, 'fresh'],
+        [`${status} without`, {}, { status }, 'not kept: no freshness'],
+        [`${status} that is over`, cached('max-age=60', validator), { status, after: 61 }, 'validate'],
+      ],
+    ),
     ['events', cached('max-age=60', { 'Content-Type': 'text/event-stream' }), {}, 'not kept: events'],
     [
       'too many tags to purge it by',
@@ -183,6 +203,34 @@ const rows: Record<string, Row[]> = {
   '4.1 Vary': [
     ['everything', cached('max-age=60', { Vary: '*' }), {}, 'not kept: Vary'],
     ['everything, among others', cached('max-age=60', { Vary: 'Accept, *' }), {}, 'not kept: Vary'],
+    ['everything, twice', cached('max-age=60', { Vary: '*, *' }), {}, 'not kept: Vary'],
+    ['everything, after nothing', cached('max-age=60', { Vary: ', *' }), {}, 'not kept: Vary'],
+    ['everything, before others', cached('max-age=60', { Vary: '*, Foo' }), {}, 'not kept: Vary'],
+    ['nothing', cached('max-age=60', { Vary: '' }), {}, 'fresh'],
+    [
+      'a name in other letters',
+      cached('max-age=60', { Vary: 'fOO' }),
+      { asked: { Foo: '1' }, later: { Foo: '2' } },
+      'another variant',
+    ],
+    [
+      'one of three, in another order',
+      cached('max-age=60', { Vary: 'Baz, Foo, Bar' }),
+      { asked: { Foo: '1', Bar: '2', Baz: '3' }, later: { Foo: '1', Bar: '2', Baz: '4' } },
+      'another variant',
+    ],
+    [
+      'all of three',
+      cached('max-age=60', { Vary: 'Baz, Foo, Bar' }),
+      { asked: { Foo: '1', Bar: '2', Baz: '3' }, later: { Baz: '3', Bar: '2', Foo: '1' } },
+      'fresh',
+    ],
+    [
+      'the same without its case is another',
+      cached('max-age=60', { Vary: 'Foo' }),
+      { asked: { Foo: 'a' }, later: { Foo: 'A' } },
+      'another variant',
+    ],
     ['Cookie', cached('public, max-age=60', { Vary: 'Cookie' }), {}, 'not kept: Vary'],
     ['Authorization', cached('public, max-age=60', { Vary: 'accept, AUTHORIZATION' }), {}, 'not kept: Vary'],
     ['the address', cached('public, max-age=60', { Vary: 'X-Forwarded-For' }), {}, 'not kept: Vary'],
@@ -253,6 +301,22 @@ const rows: Record<string, Row[]> = {
     ['Expires in an old form', { Expires: 'Friday, 01-Jan-27 00:00:00 GMT' }, {}, 'fresh'],
     ['Expires in asctime’s form', { Expires: 'Fri Jan  1 00:00:00 2027' }, {}, 'fresh'],
     ['max-age in quotes', cached('max-age="60"'), {}, 'fresh'],
+    ['max-age in single quotes', cached("max-age='60'", validator), {}, 'validate'],
+    ['max-age with zeros before it', cached('max-age=00060'), { after: 59 }, 'fresh'],
+    ['max-age in capitals', cached('MaX-aGe=60'), {}, 'fresh'],
+    ['max-age within a quote, after the real one', cached('max-age=0, a="max-age=60"', validator), {}, 'validate'],
+    ['max-age within a quote, before the real one', cached('a="max-age=60", max-age=0', validator), {}, 'validate'],
+    ['max-age within a quote alone', cached('a="max-age=60"'), {}, 'not kept: no freshness'],
+    ['a name that ends so', cached('x-max-age=60'), {}, 'not kept: no freshness'],
+    ['max-age without a number', cached('max-age', validator), {}, 'validate'],
+    ['s-maxage=0 before max-age', cached('max-age=60, s-maxage=0', validator), {}, 'validate'],
+    ['s-maxage that is no number before max-age', cached('max-age=60, s-maxage=x', validator), {}, 'validate'],
+    ['s-maxage before Expires', cached('s-maxage=60', { Expires: at(-60) }), {}, 'fresh'],
+    ['Expires in the hour 24', { Expires: 'Fri, 01 Jan 2027 24:00:00 GMT', ...validator }, {}, 'validate'],
+    ['Expires without a comma', { Expires: 'Fri 01 Jan 2027 00:00:00 GMT', ...validator }, {}, 'validate'],
+    ['Expires in small letters', { Expires: 'fri, 01 jan 2027 00:00:00 gmt', ...validator }, {}, 'validate'],
+    ['Expires far away', { Expires: 'Sun, 21 Nov 2286 04:46:39 GMT' }, { after: 86_400 }, 'fresh'],
+    ['Expires like Date', { Date: at(60), Expires: at(60), ...validator }, {}, 'validate'],
     ['max-age that is no number', cached('max-age=one', validator), {}, 'validate'],
     ['max-age below zero', cached('max-age=-1', validator), {}, 'validate'],
     ['max-age with a fraction', cached('max-age=60.5', validator), {}, 'validate'],
@@ -279,6 +343,18 @@ const rows: Record<string, Row[]> = {
     ['Age, and it is over', cached('max-age=60', { Age: '30', ...validator }), { after: 31 }, 'validate'],
     ['Age above max-age', cached('max-age=60', { Age: '90', ...validator }), {}, 'validate'],
     ['Age that is no number', cached('max-age=60', { Age: 'old' }), {}, 'fresh'],
+    ['Age below zero says nothing (§5.1)', cached('max-age=60', { Age: '-7200' }), {}, 'fresh'],
+    ['Age with a fraction says nothing', cached('max-age=60', { Age: '7200.0' }), {}, 'fresh'],
+    ['Age with a parameter says nothing', cached('max-age=60', { Age: '7200;foo=bar' }), {}, 'fresh'],
+    ['two ages: the first, which is above', cached('max-age=60', { Age: '90, 10', ...validator }), {}, 'validate'],
+    ['Age more than any clock', cached('max-age=60', { Age: '99999999999', ...validator }), {}, 'validate'],
+    ['Age above Expires', { Expires: at(60), Age: '90', ...validator }, {}, 'validate'],
+    [
+      'Age above Expires, by a clock that is fast',
+      { Date: at(600), Expires: at(660), Age: '90', ...validator },
+      {},
+      'validate',
+    ],
     ['two ages: the first', cached('max-age=60', { Age: '10, 90' }), {}, 'fresh'],
     ['Date long ago', cached('max-age=60', { Date: at(-90), ...validator }), {}, 'validate'],
     ['Date ahead of us', cached('max-age=60', { Date: at(90) }), { after: 59 }, 'fresh'],
@@ -355,12 +431,19 @@ const rows: Record<string, Row[]> = {
     ],
     ['max-stale and s-maxage', cached('s-maxage=60', validator), { later: cached('max-stale'), after: 90 }, 'validate'],
     ['a directive that nobody knows', cached('max-age=60'), { later: cached('foo=bar') }, 'fresh'],
+    ['no-store, which is no word about what is kept', cached('max-age=60'), { later: cached('no-store') }, 'bypass'],
+    ['max-age=0 and max-stale', cached('max-age=60'), { later: cached('max-age=0, max-stale'), after: 1 }, 'validate'],
+    ['max-age that is no number', cached('max-age=60'), { later: cached('max-age=x'), after: 1 }, 'validate'],
+    ['only-if-cached while it is fresh', cached('max-age=60'), { later: cached('only-if-cached') }, 'fresh'],
   ],
   '5.2.2 what the answer wants': [
     ['no-cache', cached('no-cache', validator), {}, 'validate'],
     ['no-cache beside max-age', cached('no-cache, max-age=60', validator), {}, 'validate'],
     ['no-cache for one field', cached('no-cache="x-a", max-age=60', validator), {}, 'validate'],
     ['no-cache without a validator', cached('no-cache'), {}, 'not kept: never fresh'],
+    ['no-cache in capitals', cached('No-CaChE, max-age=60', validator), {}, 'validate'],
+    ['must-revalidate when it is over', cached('max-age=60, must-revalidate', validator), { after: 61 }, 'validate'],
+    ['immutable when it is over', cached('max-age=60, immutable', validator), { after: 61 }, 'validate'],
     ['immutable', cached('max-age=60, immutable'), { after: 30 }, 'fresh'],
     ['must-revalidate while fresh', cached('max-age=60, must-revalidate'), {}, 'fresh'],
   ],
@@ -464,6 +547,29 @@ describe('a 304', () => {
       ],
       initialAgeMs: 0,
       freshMs: 60_000,
+    })
+  })
+
+  it.each(['Content-Encoding', 'Content-Type', 'Content-Range', 'Content-MD5', 'Content-Digest', 'Repr-Digest'])(
+    'does not bring a %s, which is about bytes that it does not have',
+    (name) => {
+      expect(update({ ...validator, [name]: 'new' })).not.toMatchObject({
+        headers: expect.arrayContaining(['new']) as string[],
+      })
+    },
+  )
+
+  it.each([
+    'Cache-Control',
+    'Expires',
+    'Content-Location',
+    'Content-Language',
+    'Content-Security-Policy',
+    'X-Frame-Options',
+  ])('brings a %s', (name) => {
+    const value = name === 'Expires' ? at(500) : name === 'Cache-Control' ? 'max-age=7' : 'new'
+    expect(update({ ...validator, [name]: value })).toMatchObject({
+      headers: expect.arrayContaining([name, value]) as string[],
     })
   })
 
