@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, w
 import { readFile, realpath } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { Server } from 'node:http'
-import { connect } from 'node:net'
+import { connect, createServer as createTcpServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
@@ -130,21 +130,29 @@ describe.skipIf(!hasPebble)(`with pebble${hasPebble ? '' : ' (skipped: needs peb
     const own = createCertificateFolder()
     const table = toTable(['pair.example'], pebble.front, pebble.caFile)
     const tables = createFolder({ 'pair.ts': `export default ${JSON.stringify(table)}\n` })
-    const serve = (http: number): Promise<Served> =>
-      serveCli(['--http', `127.0.0.1:${http}`, '--https', ':0', 'pair.ts'], {
+    const serve = (): Promise<Served> =>
+      serveCli(['--https', ':0', 'pair.ts'], {
         folder: tables.path,
         env: { DAEMUN_CERTIFICATES: own.path, NODE_ENV: 'production' },
       })
     const orders = (): number => pebble.asked.filter((one) => one.startsWith('POST /order-plz')).length
     const before = orders()
-    // The authority asks on one port, whichever of them has ordered.
-    const both = await Promise.all([serve(0), serve(httpPort)])
+    const starting = [serve(), serve()] as const
+    // The authority asks the second, whichever of them has ordered, and may ask before it listens.
+    const asked = createTcpServer(async (socket) => {
+      const upstream = connect((await starting[1]).port, '127.0.0.1')
+      for (const one of [socket, upstream]) one.on('error', () => {})
+      socket.pipe(upstream).pipe(socket)
+    })
+    await new Promise<void>((resolve) => asked.listen(httpPort, '127.0.0.1', resolve))
+    const both = await Promise.all(starting)
     for (const { adminUrl } of both)
       await expect
         .poll(async () => (await fetch(`${adminUrl}/metrics`)).text(), patient)
         .toContain('daemun_certificate_expiring{host="pair.example"} 0')
     expect(orders() - before).toBe(1)
     for (const served of both) expect(await served.stop()).toBe(0)
+    asked.close()
     tables.remove()
     own.clear()
   })
