@@ -1,4 +1,5 @@
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, vi } from 'vitest'
+import { run as runHere } from '#edge/cli/run.ts'
 import { createFolder, runCli, startCli } from '../support/cli.ts'
 
 const secret = 'g0VN7Xl2kq9Lw4TzYb8EhRs1MfUcJp6D'
@@ -71,40 +72,9 @@ describe.concurrent('daemun', () => {
   })
 
   it.each([
-    [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
-    [
-      ['deploy'],
-      "✗ there is no command 'deploy': known: serve, reload, check, routes, explain, diff, split, certs, purge, help",
-    ],
-    [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
-    [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
-    [
-      ['serve', '-x'],
-      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --url, --prefix, --tag, --workers, --replace, --help",
-    ],
-    [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
-    [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
-    [['certs'], "✗ certs wants to know what to do: 'certs dev' or 'certs list'"],
-    [['certs', 'lst'], "✗ there is no 'certs lst': did you mean 'list'?"],
-    [['certs', 'dev', '--json'], "✗ 'certs dev' does not take --json"],
-    [['serve', '--proxy-protocol', 'htp'], "✗ 'htp' is no listener: write --proxy-protocol http, https or http,https"],
     [
       ['serve', 'shop.ts', '--proxy-protocol', 'http'],
       '✗ --proxy-protocol needs DAEMUN_TRUSTED_HOPS: the networks of the proxies that may connect',
-    ],
-    [['serve', '--proxy-protocol', 'https'], '✗ --proxy-protocol https needs --https ADDR:PORT'],
-    [['serve', '--http'], "✗ Option '--http <value>' argument missing"],
-    [
-      ['serve', '--http', '99999'],
-      "✗ '99999' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
-    ],
-    [
-      ['serve', '--admin', '::1:80'],
-      "✗ '::1:80' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
-    ],
-    [
-      ['serve', '--http', 'http://x:80'],
-      "✗ 'http://x:80' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
     ],
     [['check', 'shop'], "✗ 'shop' is no table: name files that end with .ts, .js or .mjs"],
     [['check', 'missing.ts'], '✗ missing.ts cannot be opened: there is no such file'],
@@ -115,32 +85,7 @@ describe.concurrent('daemun', () => {
     ],
     [['check', 'throwing.ts'], '✗ throwing.ts:3 cannot be read as a table: no table today'],
     [['check', 'empty.ts'], "✗ empty.ts exports no table: write 'export default { … } satisfies Table'"],
-    [
-      ['purge', '--url', 'https://h/', '--tag', 'x'],
-      "✗ purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
-    ],
     [['purge', '--tag', 'x'], "✗ DAEMUN_ADMIN_TOKEN is not set: changes are asked for with the running gateway's"],
-    [['check', '--tag', 'x'], "✗ 'check' does not take --tag: it takes no options"],
-    [['explain'], "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'"],
-    [
-      ['explain', 'get', 'https://h/'],
-      "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'",
-    ],
-    [
-      ['explain', 'GET', 'https://h/', 'x'],
-      "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'",
-    ],
-    [
-      ['explain', 'shop.example/x'],
-      "✗ 'shop.example/x' is no URL: write it with http:// or https:// (ws:// or wss:// asks for a WebSocket)",
-    ],
-    [['explain', 'https://h/', '-H', 'accept'], "✗ 'accept' is no header: write -H 'name: value'"],
-    [['explain', 'https://h/', '-H', 'a b: c'], "✗ 'a b: c' is no header: write -H 'name: value'"],
-    [['explain', 'https://h/', '-H', 'a: b\r\nc: d'], "✗ 'a: b\r\n✗ c: d' is no header: write -H 'name: value'"],
-    [
-      ['explain', 'https://h/', '--from', 'home'],
-      "✗ 'home' is no address: write --from 203.0.113.7 or --from 2001:db8::7",
-    ],
   ])('refuses the command line %j with 2 and a line that helps', async (args, line) => {
     expect(await run(...args)).toEqual({ code: 2, stdout: '', stderr: `${line}\n` })
   })
@@ -163,6 +108,79 @@ describe.concurrent('daemun', () => {
     child.stdout?.destroy()
     expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0)
     expect(stderr).toBe('')
+  })
+})
+
+describe('a command line', () => {
+  // No file is read before it is refused, so no process has to be started for it.
+  it.each([
+    [['chekc'], "✗ there is no command 'chekc': did you mean 'check'?"],
+    [
+      ['deploy'],
+      "✗ there is no command 'deploy': known: serve, reload, check, routes, explain, diff, split, certs, purge, help",
+    ],
+    [['check', '--htp'], "✗ there is no option '--htp': did you mean '--http'?"],
+    [['explain', '--jsn', 'https://h/'], "✗ there is no option '--jsn': did you mean '--json'?"],
+    [
+      ['serve', '-x'],
+      "✗ there is no option '-x': known: --http, --https, --admin, --proxy-protocol, --header, --from, --golden, --log, --last, --json, --url, --prefix, --tag, --workers, --replace, --help",
+    ],
+    [['check', '--json'], "✗ 'check' does not take --json: it takes no options"],
+    [['routes', '--http', ':1'], "✗ 'routes' does not take --http: it takes only --json"],
+    [['certs'], "✗ certs wants to know what to do: 'certs dev' or 'certs list'"],
+    [['certs', 'lst'], "✗ there is no 'certs lst': did you mean 'list'?"],
+    [['certs', 'dev', '--json'], "✗ 'certs dev' does not take --json"],
+    [['serve', '--proxy-protocol', 'htp'], "✗ 'htp' is no listener: write --proxy-protocol http, https or http,https"],
+    [['serve', '--proxy-protocol', 'https'], '✗ --proxy-protocol https needs --https ADDR:PORT'],
+    [['serve', '--http'], "✗ Option '--http <value>' argument missing"],
+    [
+      ['serve', '--http', '99999'],
+      "✗ '99999' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
+    ],
+    [
+      ['serve', '--admin', '::1:80'],
+      "✗ '::1:80' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
+    ],
+    [
+      ['serve', '--http', 'http://x:80'],
+      "✗ 'http://x:80' is no address to listen on: write ADDR:PORT, such as 127.0.0.1:8080 or 0.0.0.0:80",
+    ],
+    [
+      ['purge', '--url', 'https://h/', '--tag', 'x'],
+      "✗ purge forgets one of: --url 'https://shop.example/x', --prefix 'https://shop.example/api', --tag product-7",
+    ],
+    [['check', '--tag', 'x'], "✗ 'check' does not take --tag: it takes no options"],
+    [['explain'], "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'"],
+    [
+      ['explain', 'get', 'https://h/'],
+      "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'",
+    ],
+    [
+      ['explain', 'GET', 'https://h/', 'x'],
+      "✗ explain takes one request: [METHOD] URL, such as 'GET https://cowrite.example/api/projects'",
+    ],
+    [
+      ['explain', 'shop.example/x'],
+      "✗ 'shop.example/x' is no URL: write it with http:// or https:// (ws:// or wss:// asks for a WebSocket)",
+    ],
+    [['explain', 'https://h/', '-H', 'accept'], "✗ 'accept' is no header: write -H 'name: value'"],
+    [['explain', 'https://h/', '-H', 'a b: c'], "✗ 'a b: c' is no header: write -H 'name: value'"],
+    [['explain', 'https://h/', '-H', 'a: b\r\nc: d'], "✗ 'a: b\r\n✗ c: d' is no header: write -H 'name: value'"],
+    [
+      ['explain', 'https://h/', '--from', 'home'],
+      "✗ 'home' is no address: write --from 203.0.113.7 or --from 2001:db8::7",
+    ],
+  ])('%j is refused with 2 and a line that helps', async (args, line) => {
+    const said = { stdout: '', stderr: '' }
+    for (const name of ['stdout', 'stderr'] as const)
+      vi.spyOn(process[name], 'write').mockImplementation((text) => ((said[name] += String(text)), true))
+    try {
+      await runHere(args)
+      expect({ code: process.exitCode, ...said }).toEqual({ code: 2, stdout: '', stderr: `${line}\n` })
+    } finally {
+      process.exitCode = undefined
+      vi.restoreAllMocks()
+    }
   })
 })
 
