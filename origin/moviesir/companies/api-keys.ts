@@ -93,7 +93,7 @@ function toKeyHash(key: string): string {
 }
 
 function toMasked(hash: string): string {
-  return `${prefix}${'*'.repeat(20)}${hash.slice(-8)}`
+  return `${prefix}${'*'.repeat(20)}...${hash.slice(-8)}`
 }
 
 const keyOut = z

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { createRoute, z } from '@hono/zod-openapi'
+import type { MiddlewareHandler } from 'hono'
 import { jsonAnswer, jsonBody, refusals } from '../../kit/api.ts'
 import type { Sql } from '../../kit/database.ts'
 import { OriginError } from '../../kit/error.ts'
@@ -85,14 +86,15 @@ export function declareCompanyAuth(api: OpenAPIHono<CompanyEnv>, dependencies: A
     return c.body(null, 204)
   })
 
-  api.openapi({ ...companiesRoute, middleware }, async (c) => {
-    refuseUnlessAdmin(c.get('company').is_admin)
+  // Whatever is asked for under it, also what is not there.
+  api.use('/b2b/admin/*', middleware, refuseUnlessAdmin)
+
+  api.openapi(companiesRoute, async (c) => {
     const companies = await sql<Company[]>`select ${companyColumns(sql)} from b2b.companies order by company_id`
     return c.json({ companies: [...companies] }, 200)
   })
 
-  api.openapi({ ...planRoute, middleware }, async (c) => {
-    refuseUnlessAdmin(c.get('company').is_admin)
+  api.openapi(planRoute, async (c) => {
     const { plan } = c.req.valid('json')
     const [company] = await sql<Company[]>`
       update b2b.companies set plan = ${plan} where company_id = ${c.req.valid('param').company_id}
@@ -106,8 +108,9 @@ function wrongCode(): OriginError {
   return new OriginError('bad_request', '재설정 코드가 올바르지 않거나 만료되었습니다.')
 }
 
-function refuseUnlessAdmin(isAdmin: boolean): void {
-  if (!isAdmin) throw new OriginError('forbidden', '관리자만 사용할 수 있습니다')
+const refuseUnlessAdmin: MiddlewareHandler<CompanyEnv> = async (c, next) => {
+  if (!c.get('company').is_admin) throw new OriginError('forbidden', '관리자만 사용할 수 있습니다')
+  await next()
 }
 
 const tags = ['b2b']
