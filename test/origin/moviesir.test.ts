@@ -736,6 +736,12 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect(shownBy(await other.recommend())).toContainEqual(film)
       })
 
+      it.each(['%', '__', '\\'])('take a word as it is written: %s', async (word) => {
+        const caller = await makeCaller()
+        expect((await caller.rule('KEYWORD', `${word}a`)).status).toBe(201)
+        expect((await caller.get('/b2b/content-rules')).body.blocked_movies).toBe(0)
+      })
+
       it('go when they are deleted, by their own company only', async () => {
         const [caller, other] = [await makeCaller(), await makeCaller()]
         const { id } = (await caller.rule('GENRE', 'Drama')).body
