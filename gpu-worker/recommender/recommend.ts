@@ -161,7 +161,7 @@ function likeness({ text, model, modelPlaces }: Shelf, place: number, others: In
   return alike
 }
 
-const diverseMax = 80
+const diverseMax = 60
 
 type Filters = Pick<RecommendRequest, 'preferred_genres' | 'preferred_otts' | 'allow_adult'>
 

@@ -18,12 +18,11 @@ export interface Measured {
 }
 
 /** One request after the other over one connection. */
-export async function askInTurn(caller: Caller, seconds: number): Promise<Measured> {
+export async function askInTurn(caller: Caller, requests: number): Promise<Measured> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const times: number[] = []
   let failed = 0
-  const endsAt = performance.now() + 1_000 * seconds
-  for (let turn = 0; performance.now() < endsAt; turn++) {
+  for (let turn = 0; turn < requests; turn++) {
     const startedAt = performance.now()
     if (!(await ask(caller, agent, turn))) failed++
     times.push(performance.now() - startedAt)
@@ -35,13 +34,13 @@ export async function askInTurn(caller: Caller, seconds: number): Promise<Measur
 /** Requests at fixed times, whatever becomes of those before; latency counts from when one was due. */
 export async function askAtRate(
   caller: Caller,
-  { seconds, rate }: { seconds: number; rate: number },
+  { requests, rate }: { requests: number; rate: number },
 ): Promise<Measured> {
   const agent = new Agent({ keepAlive: true })
   const times: number[] = []
   let failed = 0
   const startedAt = performance.now()
-  const asked = Array.from({ length: Math.floor(seconds * rate) }, async (_, turn) => {
+  const asked = Array.from({ length: requests }, async (_, turn) => {
     const dueAt = startedAt + (1_000 * turn) / rate
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueAt - performance.now())))
     // A timer rings up to a millisecond late: that is not the server's.
