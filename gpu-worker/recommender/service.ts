@@ -10,7 +10,7 @@ import type { Tier } from './recommend.ts'
 import { recommend, recommendSingle } from './recommend.ts'
 import type { Shelf } from './shelf.ts'
 import { toShelf } from './shelf.ts'
-import { readFilms, readModel } from './store.ts'
+import { readEdition, readFilms, readModel } from './store.ts'
 
 /** What the engine answers: the text of the answer, and how much it knew of the viewer. */
 type Recommendation = { tier: Tier; text: string }
@@ -44,7 +44,7 @@ export function createRecommender({
   today = () => new Date(),
 }: RecommenderOptions): Recommender {
   let shelf: Shelf | undefined
-  /** The films of the shelf, as they were read. */
+  /** Which films are on the shelf. */
   let known = ''
   let textModel = 'lexical'
   return {
@@ -72,14 +72,14 @@ export function createRecommender({
   }
 
   async function refresh(): Promise<boolean> {
-    const films = await readFilms(sql)
-    if (films.length === 0) return false
+    const edition = await readEdition(sql)
+    if (edition === '') return false
+    const films = shelf && edition === known ? shelf.films : await readFilms(sql)
     const newer = await readModel(sql, shelf?.model?.version)
-    const content = JSON.stringify(films)
-    const texts = vectors.of(films, content)
-    if (!newer && content === known && texts.vectors === shelf?.vectors) return true
+    const texts = vectors.of(films, edition)
+    if (!newer && edition === known && texts.vectors === shelf?.vectors) return true
     shelf = toShelf(films, texts.vectors, today(), newer ? toReady(newer) : shelf?.model)
-    known = content
+    known = edition
     textModel = texts.model
     if (newer) log({ event: 'model', system: 'recommender', version: newer.version, films: newer.films.length })
     return true

@@ -6,11 +6,28 @@ import { fromBytes, toBytes } from './model.ts'
 /** Where the recommender's tables are made; the films are MovieSir's (`public`), the opinions too (`b2c`). */
 export const migrations = { schema: 'recommender', directory: new URL('./migrations/', import.meta.url) }
 
-/** Every film, by number; none while MovieSir has not made its tables. */
-export async function readFilms(sql: Sql): Promise<Film[]> {
+/**
+ * What tells one state of the films from another, without reading them all; empty while there are none, or MovieSir has not
+ * made its tables.
+ */
+export async function readEdition(sql: Sql): Promise<string> {
+  if (!(await hasFilmTables(sql))) return ''
+  const [{ films = 0, edition = '' } = {}] = await sql<{ films: number; edition: string }[]>`
+    select count(*)::int as films, concat(count(*), ' ', sum(hashtextextended(movies::text, 0)), ' ',
+      (select sum(hashtextextended(links::text, 0)) from public.movie_ott_map links)) as edition
+    from public.movies`
+  return films > 0 ? edition : ''
+}
+
+async function hasFilmTables(sql: Sql): Promise<boolean> {
   const [{ ready = false } = {}] = await sql<{ ready: boolean }[]>`
     select to_regclass('public.movie_ott_map') is not null as ready`
-  if (!ready) return []
+  return ready
+}
+
+/** Every film, by number; none while MovieSir has not made its tables. */
+export async function readFilms(sql: Sql): Promise<Film[]> {
+  if (!(await hasFilmTables(sql))) return []
   const films = await sql<Film[]>`
     select movie_id, tmdb_id, title, runtime, genres, tags, release_date, vote_average, vote_count, overview,
       poster_path, adult, coalesce(providers, '{}') as providers

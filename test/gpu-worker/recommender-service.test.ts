@@ -7,7 +7,10 @@ import { createEngine } from '#origin/moviesir/engine.ts'
 import { migrations as movieSirMigrations } from '#origin/moviesir/start.ts'
 import { readGpuWorkerConfig } from '../../gpu-worker/config.ts'
 import { alsDefaults } from '../../gpu-worker/recommender/als.ts'
+import type { Film } from '../../gpu-worker/recommender/film.ts'
+import { createRecommender } from '../../gpu-worker/recommender/service.ts'
 import { addModel, readModel } from '../../gpu-worker/recommender/store.ts'
+import { lexicalVectors, toFilmText } from '../../gpu-worker/recommender/text-vectors.ts'
 import { startGpuWorker } from '../../gpu-worker/start.ts'
 import type { RunningEngine } from '../origin/engines.ts'
 import { engines } from '../origin/engines.ts'
@@ -176,6 +179,27 @@ for (const { name, missing, open } of engines) {
         kind: 'recommend',
         tier: 'fold-in',
       })
+    })
+
+    it('reads the films again only when one has changed', async () => {
+      const { sql } = database
+      const asked: string[] = []
+      const texts = {
+        of(films: readonly Film[], content: string) {
+          asked.push(content)
+          return { model: 'lexical', vectors: lexicalVectors(films.map(toFilmText)) }
+        },
+      }
+      const alone = createRecommender({ sql, vectors: texts, log() {} })
+      for (const change of ['select', "update public.movies set title = 'Another' where movie_id = 2292"]) {
+        await sql.unsafe(change)
+        await alone.refresh()
+        await alone.refresh()
+      }
+      expect(asked.map((content) => asked.indexOf(content))).toEqual([0, 0, 2, 2])
+      const { text } = alone.recommend(Buffer.from('{"available_time":1440}'))
+      expect(JSON.parse(text).track_a.movies.length).toBeGreaterThan(0)
+      expect(alone.state().films).toBe(1_141)
     })
 
     it('serves the newest model after a restart, and keeps three', async () => {
