@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Sql, Transaction } from '#origin/kit/database.ts'
+import { isUnavailable } from '#origin/kit/database.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
 import type { FilmFacts, FilmFilter, Plan } from './plan.ts'
 import { yearOf } from './plan.ts'
@@ -172,7 +173,7 @@ export async function openFilmTable(
       const [lock] = await own<{ taken: boolean }[]>`
         select pg_try_advisory_lock(hashtextextended(${indexName}, 0)) as taken`
       if (!lock?.taken) return false
-      await buildOn(own).finally(() => own`select pg_advisory_unlock(hashtextextended(${indexName}, 0))`)
+      await buildOn(own)
       return true
     } finally {
       own.release()
@@ -187,10 +188,18 @@ export async function openFilmTable(
       await own`drop index concurrently if exists ${own(`film_vectors.${indexName}`)}`
       await own`create index concurrently ${own(indexName)} on ${table}
         using hnsw (embedding halfvec_ip_ops) with (m = 16, ef_construction = 128)`
-    } finally {
-      await own`reset statement_timeout`
-      await own`reset maintenance_work_mem`
+    } catch (error) {
+      // With the connection its settings and its lock are gone; postgres.js must not be asked for it any more.
+      if (!isUnavailable(error)) await giveBack(own)
+      throw error
     }
+    await giveBack(own)
+  }
+
+  async function giveBack(own: Sql): Promise<void> {
+    await own`reset statement_timeout`
+    await own`reset maintenance_work_mem`
+    await own`select pg_advisory_unlock(hashtextextended(${indexName}, 0))`
   }
 
   /** What the graph takes while it is built: beyond it, building is many times slower. */

@@ -22,7 +22,7 @@ const closeSeconds = 5
 
 /** Connects to the server at `url`, or to the embedded one; the code above it is the same. Connects lazily. */
 export function openDatabase({ name, url, embedded, connectionsMax = 10 }: DatabaseOptions): Database {
-  const shared = { max: connectionsMax, onnotice() {}, types: { date: instantType, day: dayType } }
+  const shared = { max: connectionsMax, onnotice() {}, fetch_types: false, types }
   if (!url && !embedded)
     throw new OriginError('config_invalid', `${name} has neither a DATABASE_URL nor an embedded database`)
   const sql = url ? postgres(url, { ...shared, ...serverOptions(name) }) : embedded!.connect(shared)
@@ -74,6 +74,33 @@ const instantType = {
 
 // A date is a day on a calendar, not the midnight of some time zone.
 const dayType = { to: 1082, from: [1082], serialize: (value: string) => value, parse: (text: string) => text }
+
+/**
+ * The arrays that there are. postgres.js can ask the server for all instead, first thing on each connection: but when that
+ * connection is lost meanwhile, as all are when a server starts anew, nobody takes the rejection, and the process ends.
+ */
+const types = {
+  date: instantType,
+  day: dayType,
+  texts: toArrayType(1009, (text) => text),
+  integers: toArrayType(1007, Number),
+  uuids: toArrayType(2951, (text) => text),
+}
+
+function toArrayType<T>(oid: number, parse: (text: string) => T) {
+  return { to: oid, from: [oid], serialize: writeArray, parse: (text: string) => readArray(text).map(parse) }
+}
+
+/** One level, as PostgreSQL writes it; null comes in no array here. */
+function readArray(text: string): string[] {
+  const items = text.slice(1, -1).matchAll(/"((?:\\.|[^"\\])*)"|[^,]+/g)
+  return [...items].map(([item, quoted]) => quoted?.replace(/\\(.)/gs, '$1') ?? item)
+}
+
+function writeArray(items: readonly unknown[] | string): string {
+  if (typeof items === 'string') return items
+  return `{${items.map((item) => `"${String(item).replace(/["\\]/g, '\\$&')}"`).join()}}`
+}
 
 async function isAlive(sql: Sql, withinMs: number): Promise<boolean> {
   const late = Promise.withResolvers<boolean>()

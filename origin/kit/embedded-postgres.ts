@@ -10,7 +10,7 @@ import { PortSocket } from './port-socket.ts'
 import type { BridgeLimits } from './postgres-bridge.ts'
 
 /** The options of postgres.js that make sense for a server without an address. */
-type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'types'>
+type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'fetch_types' | 'types'>
 
 export type EmbeddedPostgres = {
   /** A postgres.js pool on the embedded server; end it before `close`. */

@@ -1,14 +1,40 @@
+import { once } from 'node:events'
 import { appendFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { Database } from '#origin/kit/database.ts'
+import { openDatabase } from '#origin/kit/database.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
 import type { RunningEngine } from './engines.ts'
 import { engines, makeFolder } from './engines.ts'
 
+/** AuthenticationOk, then ReadyForQuery with no transaction. */
+const welcome = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49])
+
+describe('a connection that is lost', () => {
+  it('right after the server has welcomed it fails the query, and nothing else', async () => {
+    const server = createServer((socket) => {
+      socket.on('error', () => 'it was reset')
+      socket.once('data', () => {
+        socket.write(welcome)
+        socket.once('data', () => socket.resetAndDestroy())
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const url = `postgresql://someone@127.0.0.1:${(server.address() as AddressInfo).port}/any`
+    const { sql } = openDatabase({ name: 'test', url })
+    await expect(sql`select 1`).rejects.toMatchObject({ code: expect.stringMatching(/ECONN|CONNECTION_/) })
+    await sql.end({ timeout: 0 })
+    server.close()
+  })
+})
+
 for (const { name: engineName, missing, open } of engines) {
-  describe.skipIf(missing)(`migrations on ${engineName}`, () => {
+  describe.skipIf(missing)(`migrations and arrays on ${engineName}`, () => {
     let engine: RunningEngine
     let database: Database
     let folder: ReturnType<typeof makeFolder>
@@ -83,6 +109,15 @@ for (const { name: engineName, missing, open } of engines) {
       write('0003-c.sql', 'select nothing')
       await expect(apply()).rejects.toMatchObject({ code: '42703' })
       expect(await database.sql`select from information_schema.tables where table_schema = ${schema}`).toHaveLength(0)
+    })
+
+    it('arrays go in and come out as they are', async () => {
+      const texts = ['a', 'b, c', '"d"', 'e\\f', '', ' g ', '{h}', 'NULL', '영화', 'i\nj']
+      const ids = ['8f14e45f-ceea-467f-a8d3-6b4e1f4f1a11']
+      const [row] = await database.sql`
+        select ${texts}::text[] as texts, ${[]}::text[] as none, ${[1, -2]}::integer[] as integers, ${ids}::uuid[] as ids,
+          2 = any(${[1, 2]}::integer[]) as found, array_agg(n) as numbers from generate_series(1, 3) n`
+      expect(row).toEqual({ texts, none: [], integers: [1, -2], ids, found: true, numbers: [1, 2, 3] })
     })
   })
 }
