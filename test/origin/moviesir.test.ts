@@ -325,6 +325,19 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         expect((await ask('POST', '/auth/signup/verify', { email, code: mailedCode(email) })).status).toBe(400)
       })
 
+      it('makes one account of a hundred confirmations at once', async () => {
+        const nickname = `v${crypto.randomUUID().slice(0, 8)}`
+        const email = `${nickname}@example.com`
+        const asked = await ask('POST', '/auth/signup/request', { email, password, nickname })
+        const code = mailedCode(email)
+        await ask('POST', '/auth/signup/verify', { email, code })
+        const confirmed = await Promise.all(
+          Array.from({ length: 100 }, () => ask('POST', '/auth/signup/confirm', { email }, withCookies(asked.cookies))),
+        )
+        expect(confirmed.filter(({ status }) => status === 200)).toHaveLength(1)
+        expect(confirmed.filter(({ status }) => status === 400)).toHaveLength(99)
+      })
+
       it('lets nobody finish who was only told that the address is verified', async () => {
         const nickname = `v${crypto.randomUUID().slice(0, 8)}`
         const email = `${nickname}@example.com`
