@@ -53,7 +53,16 @@ export async function serve(
   const reloader = createReloader({
     change: () => {
       notifier.reloading()
-      return change().finally(() => notifier.ready('serving'))
+      return change().then(
+        (restarts) => {
+          notifier.ready('serving')
+          return restarts
+        },
+        (error: unknown) => {
+          notifier.ready('serving, but the last reload was refused')
+          throw error
+        },
+      )
     },
     report,
   })

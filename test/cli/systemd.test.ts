@@ -78,7 +78,7 @@ function activate(socket: BoundSocket, args: string[], env: Record<string, strin
 }
 
 describe.skipIf(!hasNotify)('what a service manager is told', () => {
-  it('ready, reloading, that it lives, stopping', async () => {
+  it('ready, reloading, whether the tables were taken, that it lives, stopping', async () => {
     using socket = new BoundSocket({ host: '127.0.0.1', port: 0 })
     const manager = join(folder, 'notify')
     const heard = spawn('python3', ['-uc', listenScript, manager], { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -94,7 +94,12 @@ describe.skipIf(!hasNotify)('what a service manager is told', () => {
     await says(/WATCHDOG=1/)
     child.kill('SIGHUP')
     await says(/RELOADING=1\nMONOTONIC_USEC=\d+/)
-    await says(/READY=1/)
+    await says(/READY=1\nSTATUS=serving\n/)
+    const good = readFileSync(join(folder, 'shop.ts'))
+    writeFileSync(join(folder, 'shop.ts'), 'export default {}')
+    child.kill('SIGHUP')
+    await says(/READY=1\nSTATUS=serving, but the last reload was refused/)
+    writeFileSync(join(folder, 'shop.ts'), good)
     child.kill('SIGTERM')
     await says(/STOPPING=1/)
     expect(await once(child, 'exit')).toEqual([0, null])
