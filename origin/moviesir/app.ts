@@ -61,7 +61,7 @@ export function createMovieSir({ config, database, store, mailer, engine, log, n
     const viewers = as<Parameters<typeof declareFilms>[0]>(api)
     declareViewerAuth(viewers, { sql, passwords, logins, signUp, withdrawals, isProduction })
     declareOnboarding(viewers, { sql, logins })
-    declareFilms(viewers, { sql, logins })
+    declareFilms(viewers, { sql, logins, engine })
     declareRecommend(viewers, { sql, logins, engine })
     declareMyPage(viewers, { sql, logins, passwords, withdrawals })
     const companies = as<Parameters<typeof declareUsage>[0]>(api)

@@ -26,6 +26,9 @@ type EngineSingleRequest = {
   negative_movie_ids: number[]
 }
 
+/** Films that are like one. */
+type EngineSimilarRequest = { film_id: number; limit: number; filter: { allow_adult: boolean } }
+
 /** A film as the engine recommends it. */
 export const recommendedFilm = z
   .object({
@@ -45,6 +48,7 @@ export const recommendedFilm = z
   .openapi('RecommendedMovie')
 
 const engineTrack = z.object({ movies: z.array(recommendedFilm), total_runtime: z.int() })
+const similarAnswer = z.object({ films: z.array(z.object({ movie_id: z.int() })) })
 const engineAnswer = z.object({ track_a: engineTrack, track_b: engineTrack })
 
 /** The tracks and how much the engine knew of the viewer: personalised, fold-in, segment or popularity. */
@@ -55,6 +59,14 @@ type SingleRecommendation = { film: z.infer<typeof recommendedFilm> | undefined;
 export type Engine = {
   recommend(request: EngineRequest): Promise<Recommendation>
   recommendSingle(request: EngineSingleRequest): Promise<SingleRecommendation>
+  /** The numbers of the films most like one, nearest first. */
+  findSimilar(request: EngineSimilarRequest): Promise<number[]>
+}
+
+/** What clients hear when the engine cannot say. */
+export const engineRefusals = {
+  503: { description: 'AI_SERVICE_UNAVAILABLE or AI_SERVICE_ERROR: the engine cannot say' },
+  504: { description: 'AI_SERVICE_TIMEOUT: the engine takes too long' },
 }
 
 const caller = { tenant: 'moviesir' }
@@ -72,6 +84,10 @@ export function createEngine({ url, secret, timeoutMs = 5_000 }: EngineOptions):
     async recommendSingle(request) {
       const { body, tier } = await ask('/recommend_single', request)
       return { film: body === null ? undefined : parse(recommendedFilm, body), tier }
+    },
+    async findSimilar(request) {
+      const { body } = await ask('/v1/similar', request)
+      return parse(similarAnswer, body).films.map(({ movie_id }) => movie_id)
     },
   }
 

@@ -112,6 +112,8 @@ for (const { name, missing, open } of engines) {
         track: 'b',
       })
       expect(single.film?.runtime).toBeLessThanOrEqual(100)
+      const similar = await engine.findSimilar({ film_id: 2292, limit: 3, filter: { allow_adult: false } })
+      expect(similar).toHaveLength(3)
     })
 
     it('finds films that are like a film or a text, as far as the filter lets them through', async () => {

@@ -102,6 +102,8 @@ describe.skipIf(noBrowser)(`MovieSir in a browser, through the gateway${noBrowse
     const before = await first.getAttribute('data-film')
     await first.getByRole('button', { name: '다른 영화로' }).click()
     await expect.poll(() => tracks.first().locator('li').first().getAttribute('data-film')).not.toBe(before)
+    await tracks.first().locator('li').first().getByRole('button', { name: '비슷한 영화' }).click()
+    await expect.poll(() => tracks.first().locator('.alike li').count()).toBe(6)
     await page.getByRole('button', { name: '좋아요' }).click()
     await page.getByText('고맙습니다').waitFor()
 

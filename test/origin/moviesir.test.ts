@@ -528,6 +528,27 @@ for (const { engine: engineKind, store, missing, needsRedis } of settings) {
         }
       })
 
+      it('finds films like one, in the order in which they are alike', async () => {
+        const viewer = await makeViewer()
+        const film = films[0]!
+        const { status, body } = await viewer.get(`/api/movies/${film.movie_id}/similar`)
+        expect(status).toBe(200)
+        expect(engine.asked.at(-1)).toMatchObject({
+          path: '/v1/similar',
+          body: { film_id: film.movie_id, limit: 6, filter: { allow_adult: false } },
+        })
+        expect(body.movies).toHaveLength(6)
+        const others = films.filter(({ movie_id }) => movie_id !== film.movie_id).slice(0, 6)
+        expect(body.movies.map(({ title }: { title: string }) => title)).toEqual(
+          others.toReversed().map(({ title }) => title),
+        )
+        expect((await viewer.get('/api/movies/999999/similar')).status).toBe(404)
+        expect((await ask('GET', `/api/movies/${film.movie_id}/similar`)).status).toBe(401)
+        engine.state.trouble = 'refuses'
+        expect((await viewer.get(`/api/movies/${film.movie_id}/similar`)).status).toBe(503)
+        engine.state.trouble = 'none'
+      })
+
       it('plays a film at a service and remembers it as watched', async () => {
         const viewer = await makeViewer()
         await viewer.post('/onboarding/skip')

@@ -9,6 +9,8 @@ type Trouble = 'none' | 'refuses' | 'hangs' | 'nonsense' | 'excludes nothing'
 type Asked = {
   available_time?: number
   target_runtime?: number
+  film_id?: number
+  limit?: number
   excluded_ids?: number[]
   excluded_ids_a?: number[]
   excluded_ids_b?: number[]
@@ -31,7 +33,7 @@ export async function startEngine(films: readonly Film[]) {
     if (state.trouble === 'hangs') return
     await gathered()
     const status = state.trouble === 'refuses' ? 500 : 200
-    const answer = path === '/recommend' ? toTracks(body) : toSingle(body)
+    const answer = path === '/recommend' ? toTracks(body) : path === '/v1/similar' ? toSimilar(body) : toSingle(body)
     response.writeHead(status, { 'content-type': 'application/json', 'x-recommendation-tier': 'popularity' })
     response.end(JSON.stringify(state.trouble === 'nonsense' ? { tracks: [] } : answer))
   })
@@ -63,6 +65,16 @@ export async function startEngine(films: readonly Film[]) {
 
   function toSingle({ target_runtime = 0, excluded_ids = [] }: Asked) {
     return fill(target_runtime, excluded_ids).movies[0] ?? null
+  }
+
+  function toSimilar({ film_id = 0, limit = 10 }: Asked) {
+    return {
+      model: 'lexical',
+      films: films
+        .filter(({ movie_id }) => movie_id !== film_id)
+        .slice(0, limit)
+        .toReversed(),
+    }
   }
 
   function fill(minutes: number, excluded: readonly number[]) {

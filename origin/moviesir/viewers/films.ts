@@ -4,10 +4,15 @@ import { jsonAnswer, jsonBody, refusals } from '../../kit/api.ts'
 import type { Sql } from '../../kit/database.ts'
 import { OriginError } from '../../kit/error.ts'
 import { int32 } from '../../kit/fields.ts'
+import type { Engine } from '../engine.ts'
+import { engineRefusals } from '../engine.ts'
 import type { Logins, ViewerEnv } from './logins.ts'
 
 /** Films and the way to them, under `/api/movies`. */
-export function declareFilms(api: OpenAPIHono<ViewerEnv>, { sql, logins }: { sql: Sql; logins: Logins }): void {
+export function declareFilms(
+  api: OpenAPIHono<ViewerEnv>,
+  { sql, logins, engine }: { sql: Sql; logins: Logins; engine: Engine },
+): void {
   api.openapi(filmRoute, async (c) => {
     const { movie_id } = c.req.valid('param')
     const [info] = await sql<FilmInfo[]>`select ${sql(filmColumns)} from public.movies where movie_id = ${movie_id}`
@@ -17,6 +22,21 @@ export function declareFilms(api: OpenAPIHono<ViewerEnv>, { sql, logins }: { sql
       from public.movie_ott_map join public.ott_providers using (provider_id)
       where movie_id = ${movie_id} order by provider_name`
     return c.json({ info, otts: [...otts], tag_genome: info.tags }, 200)
+  })
+
+  api.openapi({ ...similarRoute, middleware: logins.signedIn }, async (c) => {
+    const { movie_id } = c.req.valid('param')
+    const [film] = await sql<{ adult: boolean }[]>`select adult from public.movies where movie_id = ${movie_id}`
+    if (!film) throw new OriginError('not_found', 'Movie not found')
+    const ids = await engine.findSimilar({
+      film_id: movie_id,
+      limit: similarFilms,
+      filter: { allow_adult: film.adult },
+    })
+    const movies = await sql<FilmInfo[]>`
+      select ${sql(filmColumns)} from public.movies where movie_id = any(${ids})
+      order by array_position(${ids}::int[], movie_id)`
+    return c.json({ movies: [...movies] }, 200)
   })
 
   api.openapi({ ...playRoute, middleware: logins.signedIn }, async (c) => {
@@ -89,6 +109,23 @@ const filmRoute = createRoute({
     200: jsonAnswer(z.object({ info: filmOut, otts: z.array(ottOut), tag_genome: z.array(z.string()) }), 'The film'),
     404: refusals[404],
     422: refusals[422],
+  },
+})
+
+const similarFilms = 6
+
+const similarRoute = createRoute({
+  method: 'get',
+  path: '/api/movies/{movie_id}/similar',
+  tags,
+  summary: 'Films like one, the most alike first.',
+  request: { params: filmId },
+  responses: {
+    200: jsonAnswer(z.object({ movies: z.array(filmOut) }), 'At most six films'),
+    401: refusals[401],
+    404: refusals[404],
+    422: refusals[422],
+    ...engineRefusals,
   },
 })
 

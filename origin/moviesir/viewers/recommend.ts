@@ -4,7 +4,7 @@ import { jsonAnswer, jsonBody, refusals } from '../../kit/api.ts'
 import type { Sql } from '../../kit/database.ts'
 import { int32, text } from '../../kit/fields.ts'
 import type { Engine } from '../engine.ts'
-import { recommendedFilm } from '../engine.ts'
+import { engineRefusals, recommendedFilm } from '../engine.ts'
 import type { Logins, ViewerEnv } from './logins.ts'
 
 type RecommendDependencies = { sql: Sql; logins: Logins; engine: Engine }
@@ -92,11 +92,6 @@ const trackOut = z
   .object({ label: z.string(), movies: z.array(recommendedFilm), total_runtime: z.int() })
   .openapi('Track')
 
-const coded = {
-  503: { description: 'AI_SERVICE_UNAVAILABLE or AI_SERVICE_ERROR: the engine cannot say' },
-  504: { description: 'AI_SERVICE_TIMEOUT: the engine takes too long' },
-}
-
 const recommendRoute = createRoute({
   method: 'post',
   path: '/api/v2/recommend',
@@ -127,7 +122,7 @@ const recommendRoute = createRoute({
     ),
     401: refusals[401],
     422: refusals[422],
-    ...coded,
+    ...engineRefusals,
   },
 })
 
@@ -161,6 +156,6 @@ const singleRoute = createRoute({
     ),
     401: refusals[401],
     422: refusals[422],
-    ...coded,
+    ...engineRefusals,
   },
 })
