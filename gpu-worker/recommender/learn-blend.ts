@@ -32,7 +32,7 @@ const listLength = 10
  * Metzler and Croft, 2007). On the other half they must rank better than the fixed ones, else those stay.
  */
 export function learnBlend(sources: PartSources, { kept, heldBack }: Split, options: LearnBlendOptions): Blend {
-  const { seed, viewersMax = 600, onProgress = () => {} } = options
+  const { seed, viewersMax = 400, onProgress = () => {} } = options
   const random = createRandom(seed)
   const all = Int32Array.from({ length: kept.users }, (_, user) => user).filter(
     (user) => rowOf(kept, user).length > 0 && rowOf(heldBack, user).length > 0,
@@ -74,13 +74,13 @@ function chooseWeights(
 ): readonly number[] {
   const pairs = fitting.flatMap((pool) => toPairs(pool, random))
   if (pairs.length === 0) return fixed
-  const candidates = [fixed, fit(pairs)].flatMap((start) => [start, ascend(fitting, start)])
-  return candidates[
-    topOf(
-      candidates.map((weights) => meanGain(choosing, weights)),
-      1,
-    )[0]!
-  ]!
+  const starts = [fixed, fit(pairs)]
+  return toBest(choosing, [...starts, ascend(fitting, toBest(fitting, starts))])
+}
+
+function toBest(pools: readonly Pool[], candidates: readonly (readonly number[])[]): readonly number[] {
+  const gains = candidates.map((weights) => meanGain(pools, weights))
+  return candidates[topOf(gains, 1)[0]!]!
 }
 
 /** Of the lists of ten that the weights make. */
@@ -98,7 +98,7 @@ function meanGain(pools: readonly Pool[], weights: readonly number[]): number {
   return sum / Math.max(1, pools.length)
 }
 
-const strides = [0.4, 0.2, 0.1, 0.05]
+const strides = [0.3, 0.15, 0.05]
 
 /** Moves one weight at a time, up, down or to nothing, as long as lists gain; weights add up to 1. */
 function ascend(pools: readonly Pool[], start: readonly number[]): number[] {
