@@ -42,7 +42,7 @@ function indexDense({ dimension, values }: Vectors): TextIndex {
 /** By row for one text, by column for all that have something in common with it. */
 function indexSparse({ dimension, values }: Vectors, filled: number): TextIndex {
   const count = values.length / dimension
-  const rows = { starts: new Int32Array(count + 1), columns: new Int32Array(filled), values: new Float32Array(filled) }
+  const rows = { starts: new Int32Array(count + 1), columns: new Uint16Array(filled), values: new Float32Array(filled) }
   const columns = {
     starts: new Int32Array(dimension + 1),
     rows: new Int32Array(filled),
@@ -68,6 +68,7 @@ function indexSparse({ dimension, values }: Vectors, filled: number): TextIndex 
 
   /** One row with what is nothing; empty between calls. */
   const spread = new Float64Array(dimension)
+  const { starts, columns: terms, values: weights } = rows
   return {
     toMiddleOf(places) {
       const middle = new Float64Array(dimension)
@@ -90,10 +91,9 @@ function indexSparse({ dimension, values }: Vectors, filled: number): TextIndex 
         spread[rows.columns[at]!] = rows.values[at]!
       const cosines = new Float64Array(others.length)
       for (let index = 0; index < others.length; index += 1) {
-        const end = rows.starts[others[index]! + 1]!
+        const end = starts[others[index]! + 1]!
         let sum = 0
-        for (let at = rows.starts[others[index]!]!; at < end; at += 1)
-          sum += rows.values[at]! * spread[rows.columns[at]!]!
+        for (let at = starts[others[index]!]!; at < end; at += 1) sum += weights[at]! * spread[terms[at]!]!
         cosines[index] = sum
       }
       spread.fill(0)
