@@ -1,7 +1,8 @@
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { OriginError } from './error.ts'
 import { toInstant } from './instant.ts'
+import { openPool } from './postgres-driver.ts'
 
 /** A pool of connections. Times come back as `toInstant` text, dates and bigints as text. */
 export type Sql = postgres.Sql
@@ -22,10 +23,10 @@ const closeSeconds = 5
 
 /** Connects to the server at `url`, or to the embedded one; the code above it is the same. Connects lazily. */
 export function openDatabase({ name, url, embedded, connectionsMax = 10 }: DatabaseOptions): Database {
-  const shared = { max: connectionsMax, onnotice() {}, fetch_types: false, types }
+  const shared = { max: connectionsMax, max_pipeline: Infinity, onnotice() {}, fetch_types: false, types }
   if (!url && !embedded)
     throw new OriginError('config_invalid', `${name} has neither a DATABASE_URL nor an embedded database`)
-  const sql = url ? postgres(url, { ...shared, ...serverOptions(name) }) : embedded!.connect(shared)
+  const sql = url ? openPool(url, { ...shared, ...serverOptions(name) }) : embedded!.connect(shared)
   return {
     sql,
     isAlive: (withinMs) => isAlive(sql, withinMs),

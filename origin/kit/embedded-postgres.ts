@@ -2,12 +2,13 @@ import { once } from 'node:events'
 import { mkdirSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { MessageChannel, Worker } from 'node:worker_threads'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { lockDirectory } from './directory-lock.ts'
 import type { EmbeddedWorkerData, EmbeddedWorkerRequest } from './embedded-postgres-worker.ts'
 import { OriginError } from './error.ts'
 import { PortSocket } from './port-socket.ts'
 import type { BridgeLimits } from './postgres-bridge.ts'
+import { openPool } from './postgres-driver.ts'
 
 /** The options of postgres.js that make sense for a server without an address. */
 type ConnectOptions = Pick<postgres.Options<{}>, 'max' | 'prepare' | 'onnotice' | 'fetch_types' | 'types'>
@@ -76,7 +77,7 @@ export async function openEmbeddedPostgres(options: EmbeddedOptions): Promise<Em
   function connect(connectOptions: ConnectOptions = {}): postgres.Sql {
     // `socket` is an option that postgres.js has and its types lack.
     const poolOptions = { ...connectOptions, ...address, socket }
-    return postgres(poolOptions)
+    return openPool(poolOptions)
   }
 
   async function socket(): Promise<PortSocket> {

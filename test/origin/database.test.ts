@@ -5,11 +5,12 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { Database } from '#origin/kit/database.ts'
+import type { Database, Transaction } from '#origin/kit/database.ts'
 import { openDatabase } from '#origin/kit/database.ts'
 import { applyMigrations } from '#origin/kit/migrations.ts'
 import type { RunningEngine } from './engines.ts'
-import { engines, makeFolder } from './engines.ts'
+import { missingPostgres } from '../support/postgres.ts'
+import { engines, makeFolder, openServer } from './engines.ts'
 
 /** AuthenticationOk, then ReadyForQuery with no transaction. */
 const welcome = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49])
@@ -32,6 +33,101 @@ describe('a connection that is lost', () => {
     server.close()
   })
 })
+
+describe.skipIf(missingPostgres)(
+  `connections that a PostgreSQL server ends${missingPostgres ? ` (${missingPostgres})` : ''}`,
+  () => {
+    let engine: RunningEngine
+    let database: Database
+    let killer: Database
+    beforeAll(async () => {
+      engine = await openServer()
+      killer = engine.connect()
+      await killer.sql`create table written (id int)`
+    })
+    afterAll(async () => {
+      await killer.close()
+      await engine.close()
+    })
+    beforeEach(() => {
+      database = openDatabase({ name: 'test', url: engine.url!, connectionsMax: 1 })
+      return () => database.close()
+    })
+    const pidOf = async (sql: Transaction | Database['sql']): Promise<number> => {
+      const [row] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`
+      return row!.pid
+    }
+    const kill = (pid: number) => killer.sql`select pg_terminate_backend(${pid})`
+    /** A connection ends a moment after the server was told to end it. */
+    const askUntilAnswered = async (): Promise<unknown> => {
+      for (;;) {
+        const answer = await database.sql`select 1 as one`.catch(() => undefined)
+        if (answer) return answer
+      }
+    }
+    const lost = { code: expect.stringMatching(/57P01|ECONN|CONNECTION_/) }
+
+    it('in a transaction that asks something: it fails, and the next request has a connection', async () => {
+      const asked = database.sql.begin(async (tx) => {
+        const pid = await pidOf(tx)
+        setTimeout(() => void kill(pid).execute(), 50)
+        await tx`select pg_sleep(5)`
+      })
+      await expect(asked).rejects.toMatchObject(lost)
+      expect(await askUntilAnswered()).toEqual([{ one: 1 }])
+    })
+
+    it('in a transaction that asks nothing: what it asks behind that fails, and touches no other transaction', async () => {
+      const ended = Promise.withResolvers<void>()
+      const next = Promise.withResolvers<void>()
+      const behind: unknown[] = []
+      const first = database.sql.begin(async (tx) => {
+        await kill(await pidOf(tx))
+        await ended.promise
+        await tx`insert into written values (1)`.catch((error: unknown) => behind.push(error))
+        await tx`commit`.catch((error: unknown) => behind.push(error))
+        next.resolve()
+      })
+      await expect(first).rejects.toMatchObject(lost)
+      const second = database.sql.begin(async (tx) => {
+        await tx`insert into written values (2)`
+        ended.resolve()
+        await next.promise
+        throw new Error('taken back')
+      })
+      await expect(second).rejects.toThrow('taken back')
+      expect(behind).toEqual([expect.objectContaining(lost), expect.objectContaining(lost)])
+      expect(await database.sql`select id from written`).toEqual([])
+    })
+
+    it('as a query is sent: others get their answers, again and again', async () => {
+      for (let round = 0; round < 20; round++) {
+        await kill(await pidOf(database.sql))
+        // Some of these run into the end of the connection; a new one takes the place of that.
+        await Promise.allSettled(Array.from({ length: 5 }, () => database.sql`select 1`))
+        expect(await askUntilAnswered()).toEqual([{ one: 1 }])
+      }
+    })
+
+    it('kept for somebody: what he asks fails, and it is a connection again when he gives it back', async () => {
+      const kept = await database.sql.reserve()
+      await kill(await pidOf(kept))
+      await expect(kept`select 1`.then(() => kept`select 1`)).rejects.toMatchObject(lost)
+      kept.release()
+      expect(await askUntilAnswered()).toEqual([{ one: 1 }])
+    })
+
+    it('serve a transaction behind any number of queries that wait', async () => {
+      await database.sql`select 1`
+      for (let waiting = 95; waiting < 105; waiting++) {
+        const asked = Array.from({ length: waiting }, () => database.sql`select 1`.execute())
+        const kept = await database.sql.begin((tx) => tx`select pg_current_xact_id_if_assigned() is null as fresh`)
+        expect(kept).toEqual([{ fresh: true }])
+        await Promise.all(asked)
+      }
+    })
+  },
+)
 
 for (const { name: engineName, missing, open } of engines) {
   describe.skipIf(missing)(`migrations and arrays on ${engineName}`, () => {

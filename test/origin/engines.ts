@@ -48,7 +48,7 @@ async function openEmbedded(): Promise<RunningEngine> {
   }
 }
 
-async function openServer(): Promise<RunningEngine> {
+export async function openServer(): Promise<RunningEngine> {
   const { url, stop } = await startPostgres()
   return { url, connect: () => openDatabase({ name: 'test', url }), close: stop }
 }
