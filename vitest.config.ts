@@ -14,13 +14,16 @@ const report = process.env['DAEMUN_TEST_REPORT']
 /** What takes longest, longest first: begun last, one of these would keep one core busy at the end and no other. */
 const long = [
   'docs/commands',
-  'browser/admin-page',
-  'wire/acme',
-  'origin/moviesir-pages',
   'compose/embedded',
   'cli/workers',
+  'wire/acme',
+  'browser/admin-page',
+  'origin/moviesir-pages',
+  'edge/acme',
   'cli/serve',
+  'origin/moviesir',
   'gpu-worker/recommender-service',
+  'origin/homework-helper',
 ]
 
 class LongestFirst extends BaseSequencer {
