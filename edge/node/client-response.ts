@@ -1,4 +1,5 @@
 import { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 
 /**
  * A response of HTTP/1.1 that writes each chunk (RFC 9112 §7.1) in one piece, and a short last one together with the
@@ -7,6 +8,8 @@ import { ServerResponse } from 'node:http'
 export class ClientResponse extends ServerResponse {
   /** The body goes in chunks. `chunkedEncoding` is false then, so that Node sends what it is given as it is. */
   isChunked = false
+  /** The head was written, and part of the body. */
+  #isBegun = false
 
   override writeHead(status: number, ...fields: unknown[]): this {
     super.writeHead(status, ...(fields as [string[]]))
@@ -20,10 +23,22 @@ export class ClientResponse extends ServerResponse {
     const told = done as WriteDone
     if (!this.headersSent) this.writeHead(this.statusCode)
     if (!this.isChunked || chunk.length === 0) return super.write(chunk, told)
+    const { socket } = this
+    const isShort = chunk.length <= copiedBytesMax
+    // With all before it gone, an event needs nothing of what Node does for each part of an answer.
+    if (isShort && this.#isBegun && socket?.writableLength === 0 && !this.writableEnded)
+      return this.#writeThrough(socket, toChunk(chunk), told)
+    this.#isBegun = true
     // Whoever has more to write in this tick corks; otherwise Node would wait for the end of the tick.
-    this.socket?.cork()
-    const hasRoom = chunk.length <= copiedBytesMax ? super.write(toChunk(chunk), told) : this.#writePieces(chunk, told)
-    this.socket?.uncork()
+    socket?.cork()
+    const hasRoom = isShort ? super.write(toChunk(chunk), told) : this.#writePieces(chunk, told)
+    socket?.uncork()
+    return hasRoom
+  }
+
+  #writeThrough(socket: Socket, bytes: Buffer, told: WriteDone): boolean {
+    const hasRoom = socket.write(bytes, told)
+    if (!hasRoom) socket.once('drain', () => this.emit('drain'))
     return hasRoom
   }
 
