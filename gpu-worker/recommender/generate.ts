@@ -12,6 +12,20 @@ type GenerateOptions = {
   seed: number
 }
 
+/** What made-up items are of. */
+export const genres: readonly string[] = [
+  'Action',
+  'Adventure',
+  'Comedy',
+  'Drama',
+  'Family',
+  'Fantasy',
+  'History',
+  'Horror',
+  'Romance',
+  'Thriller',
+]
+
 const tasteDimension = 8
 
 /**
@@ -22,14 +36,14 @@ const tasteDimension = 8
 export function generateInteractions(items: readonly GeneratedItem[], options: GenerateOptions): number[][] {
   const { users, perUser, seed } = options
   const random = createRandom(seed)
-  const genres = [...new Set(items.flatMap((item) => item.genres))]
+  const known = [...new Set(items.flatMap((item) => item.genres))]
   const places = items.map(() => vector(random))
   const total = items.reduce((sum, { popularity }) => sum + popularity, 0)
   const fame = items.map(({ popularity }) => Math.log((popularity + 1) / (total + items.length)))
 
   return Array.from({ length: users }, () => {
     const taste = vector(random)
-    const liked = new Map(genres.map((genre) => [genre, 1.4 * normal(random)]))
+    const liked = new Map(known.map((genre) => [genre, 1.4 * normal(random)]))
     const count = Math.min(
       Math.floor(items.length / 2),
       Math.max(20, Math.round(perUser * Math.exp(0.9 * normal(random) - 0.4))),
@@ -42,13 +56,13 @@ export function generateInteractions(items: readonly GeneratedItem[], options: G
   })
 }
 
-/** Items whose popularity falls as Zipf's law says, with one to three of the genres. */
-export function generateItems(count: number, genres: readonly string[], seed: number): GeneratedItem[] {
+/** Items whose popularity falls as Zipf's law says, with one to three of these genres. */
+export function generateItems(count: number, among: readonly string[], seed: number): GeneratedItem[] {
   const random = createRandom(seed)
   return Array.from({ length: count }, (_, index) => ({
     genres: [
       ...new Set(
-        Array.from({ length: 1 + Math.floor(random() * 3) }, () => genres[Math.floor(random() * genres.length)]!),
+        Array.from({ length: 1 + Math.floor(random() * 3) }, () => among[Math.floor(random() * among.length)]!),
       ),
     ],
     popularity: 10_000 / (index + 5) ** 0.8,

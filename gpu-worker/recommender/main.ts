@@ -12,7 +12,7 @@ import { showProgress } from '#origin/kit/progress-bar.ts'
 import { databaseSettings } from '../config.ts'
 import { alsDefaults } from './als.ts'
 import { evaluate } from './evaluate.ts'
-import { generateInteractions, generateItems } from './generate.ts'
+import { generateInteractions, generateItems, genres } from './generate.ts'
 import { toInteractions } from './interactions.ts'
 import { RatingsFault, readRatings } from './ratings-file.ts'
 import { migrations } from './store.ts'
@@ -126,19 +126,6 @@ async function generateFile(file: string, values: Values): Promise<number> {
   process.stdout.write(`${lines.length} ratings of ${users} users and ${items} items in ${file}\n`)
   return 0
 }
-
-const genres = [
-  'Action',
-  'Adventure',
-  'Comedy',
-  'Drama',
-  'Family',
-  'Fantasy',
-  'History',
-  'Horror',
-  'Romance',
-  'Thriller',
-]
 
 try {
   process.exitCode = await main(process.argv.slice(2), processEnvironment())

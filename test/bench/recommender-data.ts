@@ -1,20 +1,7 @@
 import type { Film } from '#gpu-worker/recommender/film.ts'
-import { generateItems } from '#gpu-worker/recommender/generate.ts'
+import { generateItems, genres } from '#gpu-worker/recommender/generate.ts'
 import type { Random } from '#gpu-worker/recommender/random.ts'
 import { createRandom, normal } from '#gpu-worker/recommender/random.ts'
-
-export const genres = [
-  'Action',
-  'Adventure',
-  'Comedy',
-  'Drama',
-  'Family',
-  'Fantasy',
-  'History',
-  'Horror',
-  'Romance',
-  'Thriller',
-]
 
 /** Films that nobody made: as popular as Zipf's law says, of words that fall as it says. */
 export function makeFilms(count: number): Film[] {
