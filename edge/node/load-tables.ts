@@ -33,10 +33,20 @@ async function importTable(path: string, file: string): Promise<{ default?: unkn
     return await import(pathToFileURL(path).href)
   } catch (error) {
     const line = error instanceof Error ? findLine(error, path) : undefined
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = isModuleReadAsScript(error)
+      ? `its package.json says "type": "commonjs"; write "module" there, or name the table ${toModuleName(file)}`
+      : error instanceof Error
+        ? error.message
+        : String(error)
     throw new UsageError(`${file}${line ? `:${line}` : ''} cannot be read as a table: ${reason}`, { cause: error })
   }
 }
+
+/** What `npm init` writes makes Node read every file below it as CommonJS, which has no `import` and no `export`. */
+const isModuleReadAsScript = (error: unknown): boolean =>
+  error instanceof SyntaxError && /^(Unexpected token 'export'|Cannot use import statement)/.test(error.message)
+
+const toModuleName = (file: string): string => file.replace(/\.([jt]s)$/, '.m$1')
 
 /** Where in the file the error came up, as its stack says. */
 function findLine({ stack = '' }: Error, path: string): string | undefined {

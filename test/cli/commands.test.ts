@@ -90,6 +90,17 @@ describe.concurrent('daemun', () => {
     expect(await run(...args)).toEqual({ code: 2, stdout: '', stderr: `${line}\n` })
   })
 
+  it('says what to write where npm has made every file a script', async () => {
+    const scripts = createFolder({ 'package.json': '{ "type": "commonjs" }', 'shop.ts': shop, 'shop.mts': shop })
+    const { code, stderr } = await runCli(['check', 'shop.ts'], { folder: scripts.path })
+    const named = await runCli(['routes', 'shop.mts'], { folder: scripts.path, env: { SHOP_SECRET: secret } })
+    scripts.remove()
+    expect({ code, named: named.code }).toEqual({ code: 2, named: 0 })
+    expect(stderr).toContain(
+      '✗ shop.ts:1 cannot be read as a table: its package.json says "type": "commonjs"; write "module" there, or name the table shop.mts',
+    )
+  })
+
   it('names every file that cannot be read', async () => {
     const { code, stderr } = await run('check', 'missing.ts', 'shop.ts', 'syntax.ts', 'importing.ts')
     expect(code).toBe(2)
