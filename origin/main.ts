@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Environment } from './kit/config.ts'
 import { numberSetting, processEnvironment, readSettings } from './kit/config.ts'
 import { OriginError } from './kit/error.ts'
+import { logToOutput as log, nextSignal, runProgram } from './kit/program.ts'
 import type { SystemName } from './systems.ts'
 import { startOrigins, systemNames } from './systems.ts'
 
@@ -11,12 +12,7 @@ const settings = {
   dataDirectory: { from: ['DATA_DIRECTORY'], schema: z.string().default('.data') },
 }
 
-try {
-  await main(process.argv.slice(2), processEnvironment())
-} catch (error) {
-  console.error(error instanceof OriginError ? error.message : error)
-  process.exitCode = error instanceof OriginError && error.code === 'config_invalid' ? 2 : 1
-}
+await runProgram(() => main(process.argv.slice(2), processEnvironment()))
 
 /** `node origin/main.ts [system…]`: one origin on API_PORT, several from there upwards, until a signal comes. */
 async function main(words: string[], environment: Environment): Promise<void> {
@@ -44,17 +40,4 @@ function readSystems(words: string[]): SystemName[] {
 
 function isSystem(word: string): word is SystemName {
   return systemNames.some((name) => name === word)
-}
-
-// The same signal may come twice: from the terminal and from the program that started this one. Stopping is bounded
-// in time, so what comes after the first is ignored.
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    process.on('SIGINT', resolve)
-    process.on('SIGTERM', resolve)
-  })
-}
-
-function log(entry: Record<string, unknown>): void {
-  console.log(JSON.stringify({ time: new Date().toISOString(), ...entry }))
 }
