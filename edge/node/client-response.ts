@@ -6,7 +6,7 @@ import type { Socket } from 'node:net'
  * end. Node writes four: the size, two line ends and the bytes.
  */
 export class ClientResponse extends ServerResponse {
-  /** The body goes in chunks. `chunkedEncoding` is false then, so that Node sends what it is given as it is. */
+  /** There is a body, and it goes in chunks. `chunkedEncoding` is false then, so that Node sends what it is given as it is. */
   isChunked = false
   /** The head was written, and part of the body. */
   #isBegun = false
@@ -50,7 +50,7 @@ export class ClientResponse extends ServerResponse {
 
   /** `body`: bytes, or a text of one byte for each character. */
   override end(body?: unknown): this {
-    if (!this.isChunked || this.req.method === 'HEAD') return super.end(body, 'latin1')
+    if (!this.isChunked) return super.end(body, 'latin1')
     if (typeof body === 'string' && body !== '')
       return super.end(`${body.length.toString(16)}\r\n${body}\r\n${lastChunk}`, 'latin1')
     if (!body) return super.end(lastChunk, 'latin1')

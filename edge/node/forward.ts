@@ -28,14 +28,14 @@ import { toBusyRefusal, toDeadlineRefusal, toFailure, toUpstreamRefusal } from '
  * Passes a request on and the answer back, as it comes: no body is held, back-pressure goes both ways, and whoever
  * leaves takes the other side along. An answer that breaks off is broken off for the client too.
  */
-export function forward(
-  plan: ProxyPlan,
-  io: NodeIo,
-  pool: Pool,
-  finish: Finish,
-  { join, tap }: { join?: Join; tap?: Tap } = {},
-): void {
-  new Forwarding(plan, io, pool, finish, join, tap).start()
+export function forward(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, parties: Parties = {}): void {
+  new Forwarding(plan, io, pool, finish, parties).start()
+}
+
+/** Who else has a part in it. */
+interface Parties {
+  join?: Join
+  tap?: Tap
 }
 
 /** Takes over when the upstream has agreed to a WebSocket; says whether the handshake was good. */
@@ -101,8 +101,7 @@ class Forwarding implements AnswerHandler {
   #cause: string | undefined
   #settled = false
 
-  // oxlint-disable-next-line max-params
-  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, join: Join | undefined, tap: Tap | undefined) {
+  constructor(plan: ProxyPlan, io: NodeIo, pool: Pool, finish: Finish, { join, tap }: Parties) {
     this.#plan = plan
     this.#io = io
     this.#servers = pool.of(plan.upstream)

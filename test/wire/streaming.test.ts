@@ -166,6 +166,25 @@ describe('an answer of unknown length', () => {
     expect(both.slice(head.length)).toMatch(/^HTTP\/1\.1 200 /)
   })
 
+  it('sends nothing for HEAD of what is written all the same', async () => {
+    const server = createListener(
+      (_raw, { response }) => {
+        response.write(Buffer.from('one'))
+        response.write(Buffer.from('two'))
+        response.end(Buffer.from('three'))
+      },
+      () => {},
+    )
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const client = await connectRaw((server.address() as AddressInfo).port)
+    client.send('HEAD / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n')
+    await client.closed
+    server.close()
+    expect(client.text()).toMatch(/^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\n$/)
+    expect(client.text()).not.toMatch(/one|two|three/)
+  })
+
   it('goes to a client of HTTP/1.0 as it is, and ends with the connection', async () => {
     const path = behaving((socket) => void socket.write(`${sse}${chunk('one')}${chunk('two')}0\r\n\r\n`))
     const client = await connectRaw(gateway.port)
