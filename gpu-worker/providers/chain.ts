@@ -22,38 +22,33 @@ export function createChain({ config, limits, now, log }: ChainOptions): Provide
   // Of two models only one gives vectors that can be compared: no other stands in for it.
   const hasOwn = config.embeddingUrls.length > 0
   const kinds: Kind[] = hasOwn ? ['chat', 'text'] : ['chat', 'text', 'embeddings']
-  const shared = {
+  const line = { bounds, limits, now }
+  const vllm = {
     apiKey: config.vllmApiKey,
     sequencesMax: config.vllmSequencesMax,
     cacheTokens: config.vllmCacheTokens,
     secret: config.secret,
-    bounds,
-    limits,
-    now,
     log,
+    ...line,
   }
   const create: Record<ProviderName, () => Provider> = {
-    vllm: () => createVllm({ name: 'vllm', urls: config.vllmUrls, kinds, ...shared }),
-    embeddings: () => createVllm({ name: 'embeddings', urls: config.embeddingUrls, kinds: ['embeddings'], ...shared }),
+    vllm: () => createVllm({ name: 'vllm', urls: config.vllmUrls, kinds, ...vllm }),
+    embeddings: () => createVllm({ name: 'embeddings', urls: config.embeddingUrls, kinds: ['embeddings'], ...vllm }),
     openai: () =>
       createOpenAi({
         url: config.openaiUrl,
         key: config.openaiKey ?? '',
         model: config.openaiModel ?? '',
-        bounds,
-        limits,
-        now,
+        ...line,
       }),
     anthropic: () =>
       createAnthropic({
         url: config.anthropicUrl,
         key: config.anthropicKey ?? '',
         model: config.anthropicModel ?? '',
-        bounds,
-        limits,
-        now,
+        ...line,
       }),
-    demo: () => createDemo({ kinds, bounds, limits, now }),
+    demo: () => createDemo({ kinds, ...line }),
   }
   const names: ProviderName[] = [...config.providers, ...(hasOwn ? (['embeddings'] as const) : [])]
   return names.map((name) => create[name]())

@@ -40,7 +40,8 @@ export interface FaultProxy {
   close(): Promise<void>
 }
 
-const noFaults = (): Faults => ({
+/** Passes everything on as it is. */
+export const noFaults = (): Faults => ({
   latencyMs: 0,
   jitterMs: 0,
   bytesPerSecond: Infinity,

@@ -2,7 +2,7 @@ import { connect as connectHttp2 } from 'node:http2'
 import { connect as connectTls } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { authority, createCertificateFolder, issue } from '../support/certificates.ts'
-import { startFaultProxy } from '../support/fault-proxy.ts'
+import { noFaults, startFaultProxy } from '../support/fault-proxy.ts'
 import type { FaultProxy } from '../support/fault-proxy.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
@@ -57,15 +57,7 @@ beforeAll(async () => {
 })
 afterEach(async () => {
   for (const proxy of [behind, before, beforeTls])
-    for (const faults of [proxy.toServer, proxy.toClient])
-      Object.assign(faults, {
-        latencyMs: 0,
-        jitterMs: 0,
-        bytesPerSecond: Infinity,
-        sliceBytes: Infinity,
-        cutAfterBytes: Infinity,
-        blackHole: false,
-      })
+    for (const faults of [proxy.toServer, proxy.toClient]) Object.assign(faults, noFaults())
   behind.refuses = false
   behind.reset()
   await gateway.settled()
