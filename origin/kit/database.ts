@@ -23,6 +23,7 @@ const closeSeconds = 5
 
 /** Connects to the server at `url`, or to the embedded one; the code above it is the same. Connects lazily. */
 export function openDatabase({ name, url, embedded, connectionsMax = 10 }: DatabaseOptions): Database {
+  // A transaction that would be the last to fit into a bounded line is none (`postgres-driver.ts`).
   const shared = { max: connectionsMax, max_pipeline: Infinity, onnotice() {}, fetch_types: false, types }
   if (!url && !embedded)
     throw new OriginError('config_invalid', `${name} has neither a DATABASE_URL nor an embedded database`)
